@@ -1,0 +1,77 @@
+"""Counter-based random numbers: a draw is a hash of its address, never the state of a generator."""
+
+from __future__ import annotations
+
+import enum
+
+import torch
+from torch import Tensor
+
+_MASK64 = (1 << 64) - 1
+
+
+def _signed(value: int) -> int:
+    """The two's-complement int64 with the bits of an unsigned 64-bit ``value``."""
+    value &= _MASK64
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MUL_1 = _signed(0xBF58476D1CE4E5B9)
+_MUL_2 = _signed(0x94D049BB133111EB)
+
+
+class Purpose(enum.IntEnum):
+    """What a draw decides. The number is part of every address: never renumber, only append."""
+
+    USER = 1
+    INTENDED_SIZE = 2
+    GAP = 3
+    WANT = 4
+    EXAMINE = 5
+    QUANTITY = 6
+    RATING = 7
+    LEAVE = 8
+    CANDIDATES_OWN = 9
+    CANDIDATES_POPULAR = 10
+    CANDIDATES_UNIFORM = 11
+    CANDIDATES_ORDER = 12
+    AGENT = 13
+    BASKET = 14
+
+
+def mix(z: Tensor) -> Tensor:
+    """The splitmix64 finaliser (Steele, Lea and Flood, 2014) on int64 tensors of any shape.
+
+    Integer arithmetic only, so the result is the same on every device.
+    """
+    z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * _MUL_1
+    z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * _MUL_2
+    return z ^ ((z >> 31) & 0x1FFFFFFFF)
+
+
+def fold(key: Tensor, *counters: Tensor | int) -> Tensor:
+    """A new key from ``key`` and counters (int64, broadcast together), one round of mixing each."""
+    for counter in counters:
+        key = mix((key ^ (counter if isinstance(counter, Tensor) else _signed(counter))) + _GOLDEN)
+    return key
+
+
+def uniform(key: Tensor) -> Tensor:
+    """Float32 in the open interval (0, 1) from int64 keys: the 23 top bits, centred in their cell."""
+    bits = (key >> 41) & 0x7FFFFF
+    return (bits.to(torch.float32) + 0.5) * (1.0 / (1 << 23))
+
+
+def derive_seeds(seed: int, numbers: Tensor) -> Tensor:
+    """Lane seeds for an evaluation: a hash of (seed, user number), so that seeds never overlap.
+
+    Args:
+        seed: the evaluation seed.
+        numbers: user numbers, int64, any shape.
+
+    Returns:
+        int64 seeds in [0, 2**62), same shape.
+    """
+    key = fold(torch.full_like(numbers, _signed(seed)), numbers)
+    return key & ((1 << 62) - 1)
