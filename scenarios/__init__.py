@@ -1,1 +1,1 @@
-"""RecGym."""
+"""Scenarios that ship with RecGym: the YAML files of this folder."""
