@@ -1,0 +1,271 @@
+"""Means with bootstrap intervals clustered by user, and paired differences on common random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from recgym.errors import RecGymError, unknown_name
+
+Floats = npt.NDArray[np.float64]
+Method = Literal["bca", "percentile"]
+
+DRAWS = 2_000
+LEVEL = 0.95
+PAIR_KEYS = ["scenario", "seed", "user"]  # two agents' rows with these equal saw the same user with the same luck
+_BLOCK = 4_000_000  # entries of a resampling matrix held at once
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A point estimate with its interval.
+
+    Attributes:
+        value: the estimate on the rows as they are.
+        low: lower end of the interval; NaN where fewer than two users make an interval impossible.
+        high: upper end.
+        num_users: clusters that were resampled.
+        num_rows: episodes.
+    """
+
+    value: float
+    low: float
+    high: float
+    num_users: int
+    num_rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; NaN becomes None."""
+        return {key: None if value != value else value for key, value in asdict(self).items()}
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval lies on one side of 0."""
+        return self.low > 0 or self.high < 0
+
+
+def mean(
+    values: npt.ArrayLike,
+    users: npt.ArrayLike,
+    rng: np.random.Generator,
+    *,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    method: Method = "bca",
+) -> Estimate:
+    """The mean over episodes, with a cluster bootstrap interval.
+
+    Users are resampled with replacement and each brings all its rows, so that repeated episodes of one user do not
+    count as independent evidence (Cameron, Gelbach and Miller, 2008).
+
+    Args:
+        values: [R] one number an episode.
+        users: [R] the user of each episode.
+        rng: source of the resamples.
+        draws: number of resamples.
+        level: coverage of the interval.
+        method: ``bca`` (bias-corrected and accelerated; Efron, 1987) or ``percentile``.
+
+    Raises:
+        RecGymError: no rows, lengths that differ, or a value that is not finite.
+    """
+    values, users = _checked(values, users)
+    return ratio(values, np.ones_like(values), users, rng, draws=draws, level=level, method=method)
+
+
+def ratio(
+    numerators: npt.ArrayLike,
+    denominators: npt.ArrayLike,
+    users: npt.ArrayLike,
+    rng: np.random.Generator,
+    *,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    method: Method = "bca",
+) -> Estimate:
+    """``sum(numerators) / sum(denominators)`` (reward per step, say), with a cluster bootstrap interval as ``mean``.
+
+    Args:
+        numerators: [R].
+        denominators: [R], not negative, with a positive sum for every user.
+        users: [R] the user of each row.
+        rng: source of the resamples.
+        draws: number of resamples.
+        level: coverage of the interval.
+        method: ``bca`` or ``percentile``.
+    """
+    top, clusters = _checked(numerators, users)
+    bottom, _ = _checked(denominators, users)
+    _, index = np.unique(clusters, return_inverse=True)
+    sums = np.bincount(index, top)  # [C]
+    sizes = np.bincount(index, bottom)  # [C]
+    if (sizes <= 0).any():
+        raise RecGymError("a ratio needs denominators with a positive sum for every user")
+    point = float(sums.sum() / sizes.sum())
+    num_users = len(sums)
+    if num_users < 2:
+        return Estimate(point, np.nan, np.nan, num_users, len(top))
+    replicates = np.concatenate([(w @ sums) / (w @ sizes) for w in _resamples(num_users, num_users, draws, rng)])
+    jackknife = (sums.sum() - sums) / (sizes.sum() - sizes)  # [C]
+    low, high = _interval(point, replicates, jackknife, level, method)
+    return Estimate(point, low, high, num_users, len(top))
+
+
+def interquartile_mean(
+    values: npt.ArrayLike,
+    users: npt.ArrayLike,
+    rng: np.random.Generator,
+    *,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> Estimate:
+    """The mean of the middle half of the episodes (Agarwal et al., 2021), with a percentile cluster bootstrap interval.
+
+    Args:
+        values: [R] one number an episode.
+        users: [R] the user of each episode.
+        rng: source of the resamples.
+        draws: number of resamples.
+        level: coverage of the interval.
+    """
+    values, users = _checked(values, users)
+    _, index = np.unique(users, return_inverse=True)
+    order = np.argsort(values, kind="stable")
+    ranked, owner = values[order], index[order]
+    num_users = int(index.max()) + 1
+    point = float(_trimmed(np.ones((1, len(ranked))), ranked)[0])
+    if num_users < 2:
+        return Estimate(point, np.nan, np.nan, num_users, len(ranked))
+    replicates = np.concatenate([_trimmed(w[:, owner], ranked) for w in _resamples(num_users, len(ranked), draws, rng)])
+    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(point, float(low), float(high), num_users, len(ranked))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How agent ``first`` fares against ``second`` on identical users with identical luck."""
+
+    scenario: str
+    first: str
+    second: str
+    difference: Estimate  # mean of (first - second) over paired episodes
+    improvement: Estimate  # chance that first does better on a paired episode, ties counting half
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        names = {"scenario": self.scenario, "first": self.first, "second": self.second}
+        return {**names, "difference": self.difference.to_dict(), "improvement": self.improvement.to_dict()}
+
+    def __str__(self) -> str:
+        """The comparison as one line, such as ``frequency - popularity: +0.41 [0.35, 0.47]``."""
+        gap = self.difference
+        interval = "" if gap.low != gap.low else f" [{gap.low:.2f}, {gap.high:.2f}]"
+        return f"{self.first} - {self.second}: {gap.value:+.2f}{interval}"
+
+
+def paired_values(rows: pd.DataFrame, first: str, second: str, value: str = "reward") -> pd.DataFrame:
+    """The two agents' ``value`` side by side: columns scenario, seed, user, first, second; one row per shared episode.
+
+    Raises:
+        UnknownNameError: an agent that has no rows.
+        RecGymError: the two did not meet the same users and seeds, so that a paired difference would be wrong.
+    """
+    sides = []
+    for agent in (first, second):
+        side = rows.loc[rows["agent"] == agent, [*PAIR_KEYS, "lane_seed", value]]
+        if side.empty:
+            raise unknown_name("agent in these rows:", agent, rows["agent"].unique())
+        sides.append(side)
+    pairs = sides[0].merge(sides[1], on=PAIR_KEYS, how="outer", suffixes=("_first", "_second"), indicator=True)
+    if (pairs["_merge"] != "both").any() or (pairs["lane_seed_first"] != pairs["lane_seed_second"]).any():
+        lonely = int((pairs["_merge"] != "both").sum())
+        raise RecGymError(
+            f"{first!r} and {second!r} cannot be paired: {lonely} episodes of one have no counterpart in the other, "
+            "or their lane seeds differ. Evaluate both in one run."
+        )
+    pairs = pairs.rename(columns={f"{value}_first": "first", f"{value}_second": "second"})
+    return pairs[[*PAIR_KEYS, "first", "second"]]
+
+
+def compare(
+    rows: pd.DataFrame,
+    first: str,
+    second: str,
+    rng: np.random.Generator,
+    *,
+    value: str = "reward",
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> list[Comparison]:
+    """The paired difference ``first - second`` of ``value``, one comparison per scenario.
+
+    Args:
+        rows: rows of ``evaluate``.
+        first: an agent.
+        second: the agent it is compared with.
+        rng: source of the resamples.
+        value: the column compared.
+        draws: number of resamples.
+        level: coverage of the intervals.
+    """
+    found = []
+    for scenario, pairs in paired_values(rows, first, second, value).groupby("scenario", sort=False):
+        gaps = pairs["first"].to_numpy(float) - pairs["second"].to_numpy(float)
+        wins = (np.sign(gaps) + 1) / 2
+        difference, improvement = (mean(x, pairs["user"], rng, draws=draws, level=level) for x in (gaps, wins))
+        found.append(Comparison(str(scenario), first, second, difference, improvement))
+    return found
+
+
+def _checked(values: npt.ArrayLike, users: npt.ArrayLike) -> tuple[Floats, npt.NDArray[Any]]:
+    numbers, clusters = np.asarray(values, dtype=np.float64), np.asarray(users)
+    if numbers.ndim != 1 or numbers.shape != clusters.shape:
+        raise RecGymError(f"values and users must be vectors of one length, got {numbers.shape} and {clusters.shape}")
+    if len(numbers) == 0:
+        raise RecGymError("there are no rows to summarise")
+    if not np.isfinite(numbers).all():
+        at = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        raise RecGymError(f"row {at} holds {numbers[at]}; every value must be a finite number")
+    return numbers, clusters
+
+
+def _resamples(num_users: int, width: int, draws: int, rng: np.random.Generator) -> Iterator[Floats]:
+    """Blocks [d, C] of how often each user is drawn in each of ``draws`` resamples; ``width`` bounds the memory."""
+    block = max(1, _BLOCK // max(num_users, width))
+    chances = np.full(num_users, 1 / num_users)
+    for start in range(0, draws, block):
+        yield rng.multinomial(num_users, chances, size=min(block, draws - start)).astype(np.float64)
+
+
+def _trimmed(weights: Floats, ranked: Floats) -> Floats:
+    """[d] means of the middle half of the weighted, ascending ``ranked`` [R] under ``weights`` [d, R]."""
+    upper = np.cumsum(weights, axis=1)
+    total = upper[:, -1:]
+    kept = np.clip(upper, total / 4, total * 3 / 4)
+    kept = np.diff(kept, axis=1, prepend=total / 4)
+    middle: Floats = (kept @ ranked) / (total[:, 0] / 2)
+    return middle
+
+
+def _interval(point: float, replicates: Floats, jackknife: Floats, level: float, method: Method) -> tuple[float, float]:
+    """The ends of the percentile or BCa interval (Efron and Tibshirani, 1993, chapter 14)."""
+    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    spread = jackknife.mean() - jackknife  # [C]
+    # All users alike: every resample gives the same number, and the acceleration would divide by 0.
+    if method == "bca" and np.ptp(replicates) > 0 and (spread**2).sum() > 0:
+        share = (replicates < point).mean() + (replicates == point).mean() / 2
+        share = min(max(share, 0.5 / len(replicates)), 1 - 0.5 / len(replicates))
+        bias = _NORMAL.inv_cdf(float(share))
+        acceleration = (spread**3).sum() / (6 * (spread**2).sum() ** 1.5)
+        shifted = bias + np.array([_NORMAL.inv_cdf(float(tail)) for tail in tails])
+        adjusted = bias + shifted / (1 - acceleration * shifted)
+        tails = np.array([_NORMAL.cdf(float(z)) for z in adjusted])
+    low, high = np.quantile(replicates, tails)
+    return float(low), float(high)
