@@ -1,0 +1,66 @@
+"""The configuration of the preference model and of its training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class NetworkConfig(BaseModel):
+    """Sizes of the preference network."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dim: int = Field(64, ge=8, description="width of the sequence Transformer, the item and the user vectors")
+    layers: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1)
+    feedforward: int = Field(128, ge=8)
+    window: int = Field(50, ge=2, description="tokens each attention layer looks back on, itself included")
+    group: int = Field(10, ge=1, description="largest number of items in one event-group token")
+    hidden: int = Field(64, ge=8, description="width of the one-hidden-layer head")
+    repeat_hidden: int = Field(16, ge=4)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class GraphConfig(BaseModel):
+    """The graph convolution over the user-item graph."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    convolution: Literal["lightgcn", "gcn"] = "lightgcn"
+    layers: int = Field(2, ge=1)
+    half_life_days: float = Field(90.0, gt=0, description="an edge loses half its weight in this many days")
+    fraction: float = Field(0.6, gt=0, lt=1, description="first part of each training history that forms the graph")
+    id_dropout: float = Field(0.15, ge=0, lt=1, description="share of items whose id embedding is hidden at a step")
+
+
+class TrainingConfig(BaseModel):
+    """Pre-training (next item) and fine-tuning (responses)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pretrain_epochs: int = Field(12, ge=0)
+    finetune_epochs: int = Field(12, ge=1)
+    patience: int = Field(3, ge=1, description="epochs without improvement on validation before stopping")
+    batch_segments: int = Field(32, ge=1)
+    segment: int = Field(160, ge=8, description="tokens of a training segment that are scored")
+    learning_rate: float = Field(2e-3, gt=0)
+    finetune_learning_rate: float = Field(1.5e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    own_negatives: int = Field(32, ge=1, description="negatives among the user's own earlier items, per position")
+    other_negatives: int = Field(40, ge=1, description="negatives drawn by popularity, per position")
+    inner_positions: float = Field(0.25, ge=0, le=1, description="share of within-trip positions that are trained on")
+    empty_tokens: float = Field(0.15, ge=0, lt=1, description="chance of an empty slate token after a group")
+    validation_users: int = Field(1000, ge=1)
+    clip_norm: float = Field(1.0, gt=0)
+
+
+class ModelConfig(BaseModel):
+    """Everything that shapes a preference model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    network: NetworkConfig = NetworkConfig()
+    graph: GraphConfig = GraphConfig()
+    training: TrainingConfig = TrainingConfig()

@@ -1,0 +1,317 @@
+"""Simulated users whose wants come from the fitted preference network, updated incrementally."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recgym.errors import WorldError
+from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
+from recgym.user_models.preference.cache import advance, prefill, slot_biases
+from recgym.user_models.preference.config import NetworkConfig
+from recgym.user_models.preference.network import (
+    GAP_BINS,
+    MAX_FEEDBACK,
+    SIZE_BINS,
+    PreferenceNetwork,
+    gap_levels,
+    repeat_features,
+    time_features,
+)
+from recgym.user_models.preference.numerics import dot, linear
+from recgym.worlds.world import World
+
+PREFILL_CHUNK = 64  # users whose starting caches are computed together, always the same ones: see ``_start``
+
+
+@dataclass(frozen=True)
+class PreferenceState(TensorRecord):
+    """Hidden state of simulated users; L layers, window W, width d, head width h."""
+
+    user: Tensor  # [B] int64 user row
+    cache: Tensor  # [B, L, 2, W, d] keys and values of the last W tokens
+    position: Tensor  # [B] int64 tokens so far
+    sequence: Tensor  # [B, d] sequence state
+    fused: Tensor  # [B, d] x, the fused user state
+    query: Tensor  # [B, h + d + r] what the heads need of x: U x + b, M x and the repeat term's user part
+    pace: Tensor  # [B, 3] trips so far, mean log size, mean log gap, as of the start of the trip
+    gap_level: Tensor  # [B] int64 gap level of the next token: 0 within a trip
+
+
+class PreferenceUsers:
+    """The default user model: text Transformer, sequence Transformer and GCN, fitted by ``recgym world build``."""
+
+    def __init__(self, world: World, device: str | torch.device = "cpu") -> None:
+        self.world = world
+        self.device = torch.device(device)
+        config = NetworkConfig.model_validate(world.spec.config["model"]["network"])
+        attributes = user_attributes(world)
+        network = PreferenceNetwork(config, attributes.shape[1])
+        try:
+            network.load_state_dict(world.weights)
+        except RuntimeError as error:
+            raise WorldError(f"{world.path / 'model.safetensors'} does not fit its configuration: {error}") from error
+        self.network = network.eval().requires_grad_(False).to(self.device)
+        self.config = config
+        self.quantities = "quantity" in world.spec.responses
+        self.ratings = "rating" in world.spec.responses
+        with torch.inference_mode(False), torch.no_grad():
+            self._prepare(attributes.to(self.device))
+
+    def _prepare(self, attributes: Tensor) -> None:
+        """Everything that depends on items or users alone is computed here, once."""
+        net, world = self.network, self.world
+        vectors = world.item_tensors["vectors"].to(self.device)  # y, [N, d]
+        self.item_vectors = vectors
+        # One row an item holds all that the heads need of it, so that scoring is a single gather.
+        self.item_table = torch.cat(
+            (net.head_item(vectors), vectors, net.repeat_item(vectors), net.item_bias(vectors)), dim=1
+        )
+        self.interval = torch.as_tensor(world.items["interval_days"].to_numpy(copy=True), dtype=torch.float32).to(
+            self.device
+        )
+        self.token_table = net.item_token(vectors)
+        self.ignored_table = net.item_ignored(vectors)
+        self.query_weight = torch.cat((net.head_user.weight, net.match.weight, net.repeat_user.weight))
+        self.query_bias = torch.cat((net.head_user.bias, net.match.bias, torch.zeros_like(net.repeat_user.weight[:, 0])))
+        self.biases = [slot_biases(block) for block in net.blocks]
+        self.cuts = net.rating_thresholds()
+        # Gates and projections of the sources that never change for a user.
+        graph = world.user_tensors["graph"].float().to(self.device)
+        fusion = net.fusion
+        self.static_gate = fusion.gate["graph"](graph) + fusion.gate["attributes"](attributes)
+        self.static_parts = torch.stack((fusion.project["graph"](graph), fusion.project["attributes"](attributes)), 1)
+        size = (world.num_users, self.config.layers, 2, self.config.window, self.config.dim)
+        self._caches = torch.empty(size, device=self.device)  # pages are touched only for chunks that are needed
+        self._states = torch.empty((world.num_users, self.config.dim), device=self.device)
+        self._ready = torch.zeros(-(-world.num_users // PREFILL_CHUNK), dtype=torch.bool)
+
+    # ------------------------------------------------------------------ protocol
+
+    def init(self, users: Tensor, record: Record, visit: Visit) -> PreferenceState:
+        """See ``UserModel.init``."""
+        self._start(users)
+        sequence = self._states[users]
+        tokens = self.world.tokens
+        position = tokens.offsets.diff().to(self.device)[users]
+        state = PreferenceState(
+            user=users,
+            cache=self._caches[users],
+            position=position,
+            sequence=sequence,
+            fused=sequence,
+            query=sequence,
+            pace=_pace(record),
+            gap_level=gap_levels(visit.gap_days),
+        )
+        return self._refresh(state, visit)
+
+    def appraise(
+        self, state: PreferenceState, items: Tensor, own_counts: Tensor, own_days: Tensor, visit: Visit
+    ) -> Appraisal:
+        """See ``UserModel.appraise``."""
+        net, hidden, dim = self.network, self.config.hidden, self.config.dim
+        table = self.item_table[items]  # [B, C, h + d + r + 1]
+        query = state.query[:, None]
+        width = F.silu(query[..., :hidden] + table[..., :hidden])
+        logit = dot(width, net.head_purchase) + dot(query[..., hidden : hidden + dim], table[..., hidden : hidden + dim])
+        logit = logit + table[..., -1]
+        features = repeat_features(
+            own_counts,
+            own_days,
+            self.interval[items],
+            state.pace[:, :1].expand_as(own_counts),
+            state.pace[:, 2:].expand_as(own_counts),
+        )
+        flat = linear(features.flatten(0, 1), net.repeat_features.weight, net.repeat_features.bias)
+        inner = flat.view(*features.shape[:2], -1) + query[..., hidden + dim :] + table[..., hidden + dim : -1]
+        repeat = dot(F.silu(inner), net.repeat_out)
+        logit = logit + torch.where(own_counts > 0, repeat, 0.0)
+        stop = torch.sigmoid(dot(width, net.head_quantity) + net.quantity_bias) if self.quantities else None
+        cdf = torch.sigmoid(self.cuts - dot(width, net.head_rating)[..., None]) if self.ratings else None
+        return Appraisal(net.calibration[0] * logit + net.calibration[1], stop, cdf)
+
+    def respond(self, state: PreferenceState, slate: Slate, visit: Visit, noise: Noise) -> tuple[Response, Tensor]:
+        """See ``UserModel.respond``."""
+        view = self.appraise(state, slate.items, slate.own_counts, slate.own_days, visit)
+        probability = torch.sigmoid(view.logit + slate.lift)
+        consumed = slate.examined & (noise.want < probability)
+        quantity = consumed.to(torch.int32)
+        if view.quantity_stop is not None:
+            more = torch.log(noise.quantity) / torch.log1p(-view.quantity_stop.clamp(max=0.9999))
+            quantity = quantity * (1 + more.floor().clamp(0, MAX_FEEDBACK - 1).to(torch.int32))
+        rating = torch.zeros_like(quantity)
+        if view.rating_cdf is not None:
+            rated = 1 + (noise.rating[..., None] > view.rating_cdf).sum(-1).to(torch.int32)
+            rating = torch.where(consumed, rated, rating)
+        return Response(consumed, quantity, rating), probability
+
+    def transition(self, state: PreferenceState, slate: Slate, response: Response, visit: Visit) -> PreferenceState:
+        """See ``UserModel.transition``; the cache of ``state`` is reused. ``visit`` counts this slate already."""
+        consumed = response.consumed
+        ignored = slate.examined & ~consumed
+        feedback = (response.rating if self.ratings else response.quantity).clamp(0, MAX_FEEDBACK).long()
+        pooled = ((self.token_table[slate.items] + self.network.feedback.weight[feedback]) * consumed[..., None]).sum(1)
+        passed = (self.ignored_table[slate.items] * ignored[..., None]).sum(1)
+        return self._append(state, pooled, passed, consumed.sum(1).float(), ignored.sum(1).float(), visit)
+
+    def intend(self, state: PreferenceState, uniforms: Tensor) -> Tensor:
+        """See ``UserModel.intend``: the fitted distribution of basket sizes, by inversion."""
+        return _invert(self.size_survival(state), SIZE_BINS, 1 - uniforms)
+
+    def away(
+        self, state: PreferenceState, record: Record, uniforms: Tensor, hazard: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See ``UserModel.away``: the fitted distribution of gaps, its hazard multiplied; the last bin never returns."""
+        survival = self.gap_survival(state)
+        target = (1 - uniforms) ** (1 / hazard)
+        return _invert(survival, (*GAP_BINS, GAP_BINS[-1] + 30), target), survival[:, -2] > target
+
+    def arrive(self, state: PreferenceState, record: Record, visit: Visit) -> PreferenceState:
+        """See ``UserModel.arrive``."""
+        return self._refresh(
+            PreferenceState(
+                user=state.user,
+                cache=state.cache,
+                position=state.position,
+                sequence=state.sequence,
+                fused=state.fused,
+                query=state.query,
+                pace=_pace(record),
+                gap_level=gap_levels(visit.gap_days),
+            ),
+            visit,
+        )
+
+    # ------------------------------------------------------------------ fitted distributions
+
+    def size_survival(self, state: PreferenceState) -> Tensor:
+        """P(size bin > b) for each bin of SIZE_BINS, [B, bins]."""
+        return _survival(self._small_head(self.network.size_head, state.fused))
+
+    def gap_survival(self, state: PreferenceState) -> Tensor:
+        """P(gap bin > b) for each bin of GAP_BINS, [B, bins]."""
+        return _survival(self._small_head(self.network.gap_head, state.fused))
+
+    # ------------------------------------------------------------------ internals
+
+    @staticmethod
+    def _small_head(head: torch.nn.Module, fused: Tensor) -> Tensor:
+        first, _, last = head.children()
+        return linear(F.silu(linear(fused, first.weight, first.bias)), last.weight, last.bias)
+
+    def _append(
+        self, state: PreferenceState, pooled: Tensor, passed: Tensor, count: Tensor, shown: Tensor, visit: Visit
+    ) -> PreferenceState:
+        """One more token for every lane, then the fused state after it."""
+        net = self.network
+        pooled = pooled / count.clamp(min=1).sqrt()[:, None] + passed / shown.clamp(min=1).sqrt()[:, None]
+        sizes = torch.stack((torch.log1p(count), torch.log1p(shown)), dim=-1)
+        token = pooled + linear(sizes, net.size_token.weight, net.size_token.bias) + net.gap_level.weight[state.gap_level]
+        token = F.layer_norm(token, token.shape[-1:], net.norm_token.weight, net.norm_token.bias)
+        sequence = advance(net, self.biases, state.cache, state.position, token)
+        moved = PreferenceState(
+            user=state.user,
+            cache=state.cache,
+            position=state.position + 1,
+            sequence=sequence,
+            fused=state.fused,
+            query=state.query,
+            pace=state.pace,
+            gap_level=torch.zeros_like(state.gap_level),
+        )
+        return self._refresh(moved, visit)
+
+    def _refresh(self, state: PreferenceState, visit: Visit) -> PreferenceState:
+        """The fused user state x, and what the heads need of it."""
+        fusion, dim = self.network.fusion, self.config.dim
+        inside = (visit.step > 0).float()
+        pace = state.pace
+        time = time_features(
+            visit.gap_days.float(), inside, visit.bought.float(), pace[:, 0], pace[:, 1], pace[:, 2], visit.day.float()
+        )
+        gates = self.static_gate[state.user]
+        for name, source in (("sequence", state.sequence), ("time", time)):
+            gates = gates + linear(source, fusion.gate[name].weight, fusion.gate[name].bias)
+        gates = gates.sigmoid()
+        static = self.static_parts[state.user]
+        parts = {"graph": static[:, 0], "attributes": static[:, 1]}
+        for name, source in (("sequence", state.sequence), ("time", time)):
+            parts[name] = linear(source, fusion.project[name].weight, fusion.project[name].bias)
+        fused = torch.zeros_like(state.sequence)
+        for index, name in enumerate(fusion.names):
+            fused = fused + gates[:, index * dim : (index + 1) * dim] * parts[name]
+        return PreferenceState(
+            user=state.user,
+            cache=state.cache,
+            position=state.position,
+            sequence=state.sequence,
+            fused=fused,
+            query=linear(fused, self.query_weight, self.query_bias),
+            pace=pace,
+            gap_level=state.gap_level,
+        )
+
+    def _start(self, users: Tensor) -> None:
+        """Computes the starting caches of ``users`` where they are not there yet.
+
+        Users are processed in fixed chunks, so that a user's cache is bitwise the same whoever else is asked for.
+        """
+        for chunk in torch.unique(users.cpu() // PREFILL_CHUNK).tolist():
+            if self._ready[chunk]:
+                continue
+            rows = torch.arange(chunk * PREFILL_CHUNK, min((chunk + 1) * PREFILL_CHUNK, self.world.num_users))
+            tokens, lengths = self.history_tokens(rows)
+            cache, state = prefill(self.network, tokens, lengths)
+            target = rows.to(self.device)
+            self._caches[target] = cache
+            self._states[target] = state
+            self._ready[chunk] = True
+
+    def history_tokens(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Token inputs [n, T, d] of the users' shipped histories, right-padded, and their lengths [n]."""
+        net, histories = self.network, self.world.tokens
+        lengths = histories.offsets.diff()[rows]
+        width = max(int(histories.offsets.diff().max()) if len(rows) else 1, 1)
+        padded = histories.padded(rows, width, fill={"items": -1})
+        items = padded["items"].long().to(self.device)
+        pooled, count = net.pool(self.item_vectors, items, padded["feedback"].long().to(self.device))
+        gaps = padded["gap"].long().to(self.device)
+        level = torch.where(gaps < 0, 0, gap_levels(gaps.clamp(min=0)))
+        nothing = torch.zeros_like(pooled)
+        return net.token(pooled, nothing, count, torch.zeros_like(count), level), lengths.to(self.device)
+
+
+def user_attributes(world: World) -> Tensor:
+    """Observable attributes as one-hot columns with a missing flag each, float32 [U, sum(levels + 1)]."""
+    columns = []
+    for name, levels in world.spec.attributes.items():
+        values = world.users[name].astype("object")
+        codes = torch.tensor([levels.index(v) if isinstance(v, str) else len(levels) for v in values], dtype=torch.long)
+        columns.append(F.one_hot(codes, len(levels) + 1).float())
+    if not columns:
+        return torch.zeros((world.num_users, 1))
+    return torch.cat(columns, dim=1)
+
+
+def _pace(record: Record) -> Tensor:
+    return torch.stack((record.num_trips.float(), record.mean_log_size, record.mean_log_gap), dim=-1)
+
+
+def _survival(logits: Tensor) -> Tensor:
+    """Survival after each bin from bin logits [B, bins]; the last is 0 up to rounding."""
+    return (1 - logits.softmax(-1).cumsum(-1)).clamp(min=0)
+
+
+def _invert(survival: Tensor, edges: tuple[int, ...], target: Tensor) -> Tensor:
+    """The whole number whose survival first falls to ``target`` [B]; uniform within a bin. Bin b is [edges[b], edges[b+1])."""
+    bin_index = (survival > target[:, None]).sum(-1, keepdim=True).clamp(max=survival.shape[1] - 1)
+    after = survival.gather(1, bin_index)[:, 0]
+    before = torch.cat((torch.ones_like(survival[:, :1]), survival), dim=1).gather(1, bin_index)[:, 0]
+    fraction = ((before - target) / (before - after).clamp(min=1e-9)).clamp(0, 1 - 1e-6)
+    bounds = torch.tensor(edges, dtype=torch.float32, device=survival.device)
+    low, high = bounds[bin_index[:, 0]], bounds[bin_index[:, 0] + 1]
+    return (low + (fraction * (high - low)).floor()).to(torch.int32)
