@@ -6,9 +6,9 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
+import uuid
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -161,6 +161,5 @@ def pip_download(requirement: str, directory: Path, *, timeout: float = 300.0) -
 
 
 def _temporary(path: Path) -> Path:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    return Path(name)
+    """An unused name beside ``path``: on the same file system, so that the rename is atomic."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")

@@ -20,7 +20,7 @@ class Column:
     """One column of the schema: what it holds, in which unit, and which values are valid.
 
     Attributes:
-        kind: ``id`` (int64 or text), ``time`` (datetime64[ns]), ``integer`` (int64), ``number`` (float64), ``flag`` (bool).
+        kind: ``id`` (int64 or text), ``time`` (datetime64[ns]), ``integer`` (int64), ``number`` (float64), ``flag``.
         unit: unit of the values, as printed by ``Interactions.describe``.
         low: smallest valid value; ``above`` makes it exclusive.
         high: largest valid value.

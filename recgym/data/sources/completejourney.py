@@ -30,6 +30,23 @@ NOT_RECOMMENDABLE = ("FUEL", "COUPON", "MISCELLANEOUS")
 DEMOGRAPHICS = (
     "age", "income", "home_ownership", "marital_status", "household_size", "household_comp", "kids_count",
 )  # fmt: skip
+# Whole words that the till shortens, written out: a language model reads the text, and so does a person.
+ABBREVIATIONS = {
+    "BEERALEMALT": "Beer Ale Malt", "BKD": "Baked", "BRD": "Bread", "BRKFST": "Breakfast", "BTL": "Bottle",
+    "BTR": "Butter", "CARB": "Carbonated", "CHIX": "Chicken", "CHOC": "Chocolate", "CHOCOCLATE": "Chocolate",
+    "CLEANG": "Cleaning", "CND": "Canned", "CONC": "Concentrate", "CRBNTD": "Carbonated", "CRMD": "Creamed",
+    "CRYSTL": "Crystal", "DNR": "Dinner", "DNRS": "Dinners", "DRNK": "Drink", "DRNKING": "Drinking",
+    "DRNKNG": "Drinking", "DRNKS": "Drinks", "DRSNG": "Dressing", "DSH": "Dish", "EXCP": "Except", "FD": "Food",
+    "FEM": "Feminine", "FLVRD": "Flavored", "FRZ": "Frozen", "FRZN": "Frozen", "GDS": "Goods",
+    "GM": "General Merchandise", "GRND": "Ground", "HYGN": "Hygiene", "INCL": "Including", "JCE": "Juice",
+    "MACH": "Machine", "MLT": "Malt", "MNERAL": "Mineral", "MNRL": "Mineral", "MXS": "Mixes", "PCKGD": "Packaged",
+    "PKG": "Package", "PKLD": "Pickled", "PNT": "Peanut", "PREM": "Premium", "PWDR": "Powder",
+    "REFRGRATD": "Refrigerated", "REFRIG": "Refrigerated", "SALD": "Salad", "SANDWIC": "Sandwich", "SFT": "Soft",
+    "SGL": "Single", "SHERBTS": "Sherbets", "SNDWCH": "Sandwich", "SNGL": "Single", "SPECILATY": "Specialty",
+    "SPLY": "Supply", "SPRD": "Spread", "SRV": "Serve", "SUPPPLIES": "Supplies", "SV": "Serve", "SWEETNERS": "Sweeteners",
+    "TISS": "Tissue", "TRSH": "Trash", "VEG": "Vegetables", "WATE": "Water", "WHL": "Whole", "WHLSM": "Wholesome",
+    "WTR": "Water",
+}  # fmt: skip
 
 
 def fetch() -> Path:
@@ -190,5 +207,9 @@ def item_table(products: pd.DataFrame, bought: pd.Series) -> pd.DataFrame:
 
 
 def readable(name: str) -> str:
-    """Title case for the log's capitals: ``COOKIES/CONES`` becomes ``Cookies/Cones``, ``CHILDREN'S`` ``Children's``."""
-    return re.sub(r"[A-Za-z']+", lambda word: word.group().capitalize(), name.strip())
+    """A name of the till for people: ``FRZN PIZZA`` is ``Frozen Pizza``, ``CHILDREN'S`` ``Children's``."""
+
+    def write_out(word: re.Match[str]) -> str:
+        return ABBREVIATIONS.get(word.group(), word.group().capitalize())
+
+    return re.sub(r"[A-Za-z']+", write_out, name.strip())
