@@ -1,0 +1,178 @@
+"""Scenario files: defaults, overrides, hashes, and errors with file, line and key."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+import yaml
+
+from recgym.errors import ScenarioError, UnknownNameError
+from recgym.registration import SCENARIOS
+from recgym.scenario import Behaviour, Scenario, Section, load_scenario
+
+
+@pytest.mark.parametrize("name", SCENARIOS.names())
+def test_shipped_scenarios_load(name: str) -> None:
+    scenario = load_scenario(name)
+    assert scenario.name == name
+    assert scenario.description
+    assert load_scenario(Path(SCENARIOS.spec(name).target)) == scenario
+    assert pickle.loads(pickle.dumps(scenario)) == scenario
+
+
+def test_default_spells_out_the_defaults() -> None:
+    default = load_scenario("default")
+    assert default == Scenario(name="default", description=default.description)
+    spelled = yaml.safe_load(Path(SCENARIOS.spec("default").target).read_text())
+    assert spelled == default.model_dump(mode="json")
+
+
+def test_a_file_names_only_what_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nbehaviour:\n  lift: 1\nobjective: {terms: {purchase: 1, revenue: 0.1}}\n")
+    scenario = load_scenario(str(path))
+    assert scenario.behaviour == Behaviour(lift=1.0)
+    assert scenario.objective is not None
+    assert scenario.objective.terms == {"purchase": 1.0, "revenue": 0.1}
+
+
+CASES = [
+    ("behaviour:\n  liftt: 1", 3, "behaviour.liftt: unknown key. Did you mean 'lift'?"),
+    ("behavior: {}", 2, "behavior: unknown key. Did you mean 'behaviour'?"),
+    ("behaviour:\n  examination:\n    decy: 1", 4, "behaviour.examination.decy: unknown key. Did you mean 'decay'?"),
+    ("actions: {mode: slat}", 2, "actions.mode: unknown value 'slat'. Did you mean 'slate'? Valid: slate, catalogue,"),
+    ("objective:\n  terms: {revenu: 1}", 3, "objective.terms.revenu: unknown key. Did you mean 'revenue'?"),
+    ("objective: {terms: {}}", 2, "objective.terms: dictionary should have at least 1 item"),
+    ("objective: {}", 2, "objective.terms: missing"),
+    (
+        "observation:\n  keys:\n    - user\n    - histroy",
+        5,
+        "observation.keys.1: unknown value 'histroy'. Did you mean",
+    ),
+    ("observation: {keys: [user, user]}", 2, "observation: keys ['user', 'user'] name one key twice"),
+    ("actions:\n  num_candidates: 50", 2, "actions: candidates add up to 100 (40 own + 40 popular + 20 uniform)"),
+    ("actions: {slate_size: 101}", 2, "actions: slate_size 101 exceeds num_candidates 100"),
+    ("behaviour: {patience: 1.5}", 2, "behaviour.patience: input should be less than or equal to 1, got 1.5"),
+    ("behaviour: {lift: '0.7'}", 2, "behaviour.lift: input should be a valid number, got '0.7'"),
+    ("behaviour: {lift: 1e-3}", 2, "got '1e-3'; YAML takes an exponent for a number only in the form 1.0e-3"),
+    ("behaviour: {lift: .nan}", 2, "behaviour.lift: input should be a finite number, got nan"),
+    ("episode: {max_slates: 2.0}", 2, "episode.max_slates: input should be a valid integer, got 2.0"),
+    ("episode: 3", 2, "episode: must be a mapping, got 3"),
+    ("tags: [2024-01-01]", 2, "tags.0: input should be a valid string, got datetime.date(2024, 1, 1)"),
+    ("tags: &a [*a]", 2, "tags.0: anchors and aliases are not supported"),
+    ("name: again", 2, "name: given twice, first in line 1"),
+    ("env: {world: [", 2, "not YAML: expected the node content"),
+    ("tags: !!python/object:os.system x", 2, "not YAML: could not determine a constructor"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "message"), CASES, ids=[case[0].replace("\n", " ") for case in CASES])
+def test_errors_name_file_line_and_key(tmp_path: Path, text: str, line: int, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"name: bad\n{text}\n")
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(path)
+    assert str(caught.value).startswith(f"{path}:{line}: ")
+    assert message in str(caught.value)
+
+
+def test_every_problem_of_a_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: bad\nbehaviour:\n  lift: x\n  liftt: 1\n")
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(path)
+    assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == [f"{path}:3", f"{path}:4"]
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "a scenario is a mapping"), ("- a", "a scenario is a mapping")])
+def test_a_file_that_is_no_scenario(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ScenarioError, match=message):
+        load_scenario(path)
+
+
+def test_a_missing_file_and_an_unknown_name(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="none.yaml: cannot be read: No such file"):
+        load_scenario(tmp_path / "none.yaml")
+    with pytest.raises(UnknownNameError, match="unknown scenario 'defualt'. Did you mean 'default'"):
+        load_scenario("defualt")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"behaviour": {"lift": 0.2}, "objective": {"terms": {"revenue": 1}}},
+        {"behaviour.lift": 0.2, "objective.terms": {"revenue": 1}},
+        {"behaviour.lift": 0.2, "objective.terms.revenue": 1},
+    ],
+)
+def test_overrides_change_only_what_they_name(overrides: dict[str, Any]) -> None:
+    default = load_scenario("default")
+    changed = load_scenario(default, overrides)
+    assert (changed.behaviour.lift, changed.objective and changed.objective.terms) == (0.2, {"revenue": 1.0})
+    assert changed.behaviour.model_copy(update={"lift": 0.7}) == default.behaviour
+    assert default.objective is None
+
+
+def test_overrides_replace_terms_as_a_whole() -> None:
+    revenue = load_scenario("default", {"objective.terms": {"revenue": 1.0}})
+    liked = load_scenario(revenue, {"objective": {"terms": {"liked": 1.0}}})
+    assert liked.objective is not None
+    assert liked.objective.terms == {"liked": 1.0}
+
+
+@pytest.mark.parametrize("overrides", [{"behaviour": {"liftt": 1}}, {"behaviour.liftt": 1}])
+def test_bad_overrides_are_named(overrides: dict[str, Any]) -> None:
+    with pytest.raises(ScenarioError, match=re.escape("overrides: behaviour.liftt: unknown key. Did you mean 'lift'?")):
+        load_scenario("default", overrides)
+
+
+def test_hash_follows_content() -> None:
+    default = load_scenario("default")
+    assert re.fullmatch("[0-9a-f]{64}", default.hash)
+    assert load_scenario("default", {"behaviour.lift": 0.7}).hash == default.hash
+    assert load_scenario("default", {"behaviour.lift": 0.71}).hash != default.hash
+
+
+def test_scenarios_are_frozen() -> None:
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        load_scenario("default").behaviour.lift = 1.0
+
+
+def test_a_world_restriction_is_checked() -> None:
+    load_scenario("default").check_world("movies")
+    with pytest.raises(ScenarioError, match="made for world 'ecommerce', not for 'movies'"):
+        load_scenario("default", {"env.world": "ecommerce"}).check_world("movies")
+
+
+def behaviour_fields(section: type[Section] = Behaviour) -> list[tuple[str, Any]]:
+    fields: list[tuple[str, Any]] = []
+    for name, info in section.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            fields += behaviour_fields(inner)
+        else:
+            fields.append((f"{section.__name__}.{name}", info))
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("name", "info"), behaviour_fields(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_behaviour_says_what_is_assumed_and_why(name: str, info: Any) -> None:
+    assert info.json_schema_extra["status"] == "assumed"
+    assert re.search(r"\b(19|20)\d\d$", info.json_schema_extra["reference"])
+    assert info.description
+
+
+def test_schema_is_json() -> None:
+    schema = json.loads(json.dumps(Scenario.model_json_schema()))
+    assert schema["$defs"]["Behaviour"]["properties"]["lift"]["status"] == "assumed"
+    assert schema["additionalProperties"] is False
