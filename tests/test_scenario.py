@@ -67,7 +67,7 @@ CASES = [
     ("tags: [2024-01-01]", 2, "tags.0: input should be a valid string, got datetime.date(2024, 1, 1)"),
     ("tags: &a [*a]", 2, "tags.0: anchors and aliases are not supported"),
     ("name: again", 2, "name: given twice, first in line 1"),
-    ("env: {world: [", 2, "not YAML: expected the node content"),
+    ("env: {world: ]}", 2, "not YAML: expected the node content"),
     ("tags: !!python/object:os.system x", 2, "not YAML: could not determine a constructor"),
 ]
 
