@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from recgym.errors import RecGymError
-from recgym.registration import ENVS, EnvSpec, load_target
+from recgym.registration import ENVS, USER_MODELS, EnvSpec, load_target
 
 if TYPE_CHECKING:
     from recgym.envs.single import RecEnv
@@ -79,7 +79,18 @@ def _resolve(id: str | None, world: str | Path | World | None, given: dict[str, 
     else:
         raise RecGymError(f"give an environment id or a world; ids: {', '.join(ENVS.names())}")
     chosen = {name: value for name, value in {"world": world, **given}.items() if value is not None}
-    return spec, {**spec.shell_kwargs(), **chosen}
+    arguments = {**spec.shell_kwargs(), **chosen}
+    if isinstance(arguments.get("user_model"), str):
+        arguments.update(_named_user_model(**arguments))
+    return spec, arguments
+
+
+def _named_user_model(*, world: str | Path | World, user_model: str, device: str = "cpu", **_: Any) -> dict[str, Any]:
+    """The world, loaded, and the registered user model of that name for it; the shells take objects."""
+    from recgym.worlds.world import World, load_world
+
+    loaded = world if isinstance(world, World) else load_world(world)
+    return {"world": loaded, "user_model": USER_MODELS.load(user_model)(loaded, device)}
 
 
 def make(
@@ -101,7 +112,7 @@ def make(
         id: an environment id (``recgym list envs``), or None where ``world`` is given.
         scenario: name, path or ``Scenario``; by default the one of the id.
         world: name, path or ``World``; by default the one of the id.
-        user_model: a user model in place of the world's own.
+        user_model: users in place of the world's own: a name (``recgym list user-models``), target or object.
         render_mode: ``"ansi"``, ``"rgb_array"`` or None.
         action_mode: ``"slate"``, ``"catalogue"``, ``"item"`` or ``"scores"``; by default the scenario's.
         observation: observation keys; by default the scenario's.

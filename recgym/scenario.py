@@ -25,7 +25,7 @@ Term = Literal["purchase", "revenue", "liked"]
 def _assumed(default: float | str, description: str, reference: str, **bounds: float) -> Any:
     """A behavioural parameter that no purchase log identifies: its schema says so and names the source."""
     extra: dict[str, Any] = {"status": "assumed", "reference": reference}
-    return Field(default, description=description, json_schema_extra=extra, **bounds)  # type: ignore[arg-type]
+    return Field(default, description=description, json_schema_extra=extra, **bounds)  # type: ignore[call-overload]
 
 
 class Section(BaseModel):
@@ -58,12 +58,12 @@ class Examination(Section):
 
     model: Literal["position", "cascade"] = _assumed(
         "position",
-        "position: each position by itself; cascade: from the top, going on with chance decay after each item.",
+        "position: each position by itself; cascade: from the top, on with chance decay, until something is consumed.",
         "Craswell, Zoeter, Taylor and Ramsey, An experimental comparison of click position-bias models, WSDM 2008",
     )
     decay: float = _assumed(
         0.9,
-        "Chance of examining position p (from 0) is decay ** p.",
+        "Chance of examining position p (from 0) is decay ** p; in a cascade, of going on after an item.",
         "Moffat and Zobel, Rank-biased precision for measurement of retrieval effectiveness, TOIS 2008",
         gt=0,
         le=1,
@@ -75,14 +75,14 @@ class Satisfaction(Section):
 
     rate: float = _assumed(
         0.2,
-        "Weight of the latest trip in the running mean of satisfaction.",
+        "Weight of the latest slate in satisfaction: the running mean of whether a slate held something consumed.",
         "Cai et al., Reinforcing user retention in a billion scale short video recommender system, WWW 2023",
         gt=0,
         le=1,
     )
     return_effect: float = _assumed(
         0.5,
-        "Strength with which satisfaction, centred, multiplies the fitted hazard of returning; 0: none.",
+        "The fitted hazard of returning is multiplied by exp(return_effect * (satisfaction - its reference)).",
         "Cai et al., Reinforcing user retention in a billion scale short video recommender system, WWW 2023",
         ge=0,
     )
@@ -254,7 +254,7 @@ def _read(path: Path) -> Scenario:
         raise ScenarioError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(node, yaml.MappingNode):
         raise ScenarioError(f"{path}: a scenario is a mapping with the keys {', '.join(Scenario.model_fields)}")
-    lines = {}
+    lines: dict[tuple[str | int, ...], int] = {}
     for keys, line in _walk(node, (), str(path), set()):
         if keys in lines:
             raise ScenarioError(f"{path}:{line}: {_dotted(keys)}: given twice, first in line {lines[keys]}")

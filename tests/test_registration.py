@@ -197,3 +197,16 @@ def test_gymnasium_makes_the_shipped_environment() -> None:
 def test_gymnasium_imports_recgym_by_prefix(tmp_path: Path) -> None:
     code = "import gymnasium; gymnasium.make('recgym:recgym/ecommerce-v0').reset(seed=0)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_make_builds_a_named_user_model_for_the_world(
+    shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "users.py").write_text("def Users(world, device): return (world, device)\n")
+    ENVS.register(EnvSpec("shell-v0", world="ecommerce", target=shell))
+    monkeypatch.setattr("recgym.worlds.world.load_world", lambda name: f"loaded {name}")
+    env: Any = recgym.make("shell-v0", user_model=f"{tmp_path / 'users.py'}:Users")
+    assert env.kwargs["world"] == "loaded ecommerce"
+    assert env.kwargs["user_model"] == ("loaded ecommerce", "cpu")
+    with pytest.raises(UnknownNameError, match="unknown user model 'preferense'. Did you mean 'preference'"):
+        recgym.make("shell-v0", user_model="preferense")
