@@ -38,6 +38,9 @@ class Purpose(enum.IntEnum):
     CANDIDATES_ORDER = 12
     AGENT = 13
     BASKET = 14
+    SCAN = 15
+    BRANCH = 16
+    CANDIDATES = 17
 
 
 def mix(z: Tensor) -> Tensor:
@@ -61,6 +64,14 @@ def uniform(key: Tensor) -> Tensor:
     """Float32 in the open interval (0, 1) from int64 keys: the 23 top bits, centred in their cell."""
     bits = (key >> 41) & 0x7FFFFF
     return (bits.to(torch.float32) + 0.5) * (1.0 / (1 << 23))
+
+
+def integers(key: Tensor, stop: int) -> Tensor:
+    """Int64 in [0, ``stop``) from int64 keys, for ``stop`` below 2**31: the 32 top bits, scaled.
+
+    Integer arithmetic only; the bias is below ``stop`` / 2**32.
+    """
+    return (((key >> 32) & 0xFFFFFFFF) * stop) >> 32
 
 
 def derive_seeds(seed: int, numbers: Tensor) -> Tensor:

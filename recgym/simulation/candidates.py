@@ -1,0 +1,125 @@
+"""Candidate retrieval: own purchases, popular items and uniform ones, distinct and shuffled, at bounded memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recgym.errors import ScenarioError
+from recgym.random import Purpose, fold, integers, mix, uniform
+from recgym.scenario import Actions
+from recgym.simulation.kernels import smallest, sort_rows
+from recgym.simulation.state import Pool
+
+_MIN_DRAWS = 128  # entries of the first pass: enough that a second one is rare on catalogues of real size
+_EXTRA_DRAWS = 128  # further popularity draws in the second pass
+_ORDER_BITS = 10  # room for the position in the sequence of draws
+
+
+class CandidateGenerator:
+    """Draws M distinct candidates per lane.
+
+    A lane's sequence of draws is: ``own`` items of its pool without replacement (exponential races, the same as
+    Gumbel top-k: Efraimidis and Spirakis, 2006), ``uniform`` items of the catalogue, then items by popularity with
+    replacement for as long as it takes. The first M distinct items of the sequence are the candidates, so popularity
+    fills up whatever the other sources lack. Should the draws run out, the most popular items in order complete them.
+    Cost and memory do not depend on the size of the catalogue.
+    """
+
+    def __init__(self, popularity: np.ndarray, actions: Actions, device: torch.device) -> None:
+        """Builds the alias table of ``popularity`` (non-negative, [N]).
+
+        Raises:
+            ScenarioError: the catalogue holds fewer items than the scenario wants candidates.
+        """
+        parts, self.num_items, self.size = actions.candidates, len(popularity), actions.num_candidates
+        if self.num_items < self.size:
+            raise ScenarioError(
+                f"actions.num_candidates is {self.size}, but the world holds {self.num_items} items only; "
+                f"give at most {self.num_items}"
+            )
+        self._own, self._uniform = parts.own, parts.uniform
+        by_popularity = self.size - parts.own - parts.uniform + parts.own // 2
+        first = max(_MIN_DRAWS, parts.own + parts.uniform + by_popularity)
+        self._first = first - parts.own - parts.uniform
+        weights = np.asarray(popularity, dtype=np.float64)
+        weights = weights if weights.sum() > 0 else np.ones_like(weights)
+        accept, alias = _alias_table(weights)
+        self._accept, self._alias = torch.from_numpy(accept).to(device), torch.from_numpy(alias).to(device)
+        order = np.argsort(-weights, kind="stable")[: self.size]
+        self._most_popular = torch.from_numpy(order.astype(np.int32)).to(device)
+        self._counters = torch.arange(4096, device=device)
+
+    def draw(self, key: Tensor, pool: Pool) -> Tensor:
+        """Candidates int32 [B, M], distinct in each row and in random order, for step keys int64 [B]."""
+        sequence = torch.cat((self._own_draws(key, pool), self._uniform_draws(key), self._popular(key, 0)), dim=1)
+        chosen, complete = self._first_distinct(key, sequence)
+        if not complete.all():
+            lanes = (~complete).nonzero().squeeze(1)
+            few = key[lanes]
+            longer = torch.cat(
+                (sequence[lanes], self._popular(few, 1), self._most_popular.expand(len(lanes), -1)), dim=1
+            )
+            chosen[lanes] = self._first_distinct(few, longer)[0]
+        return chosen
+
+    def _streams(self, key: Tensor, purpose: int, count: int) -> Tensor:
+        """``count`` draws for each lane: int64 [B, count]."""
+        return fold(fold(key, purpose)[:, None], self._counters[:count])
+
+    def _own_draws(self, key: Tensor, pool: Pool) -> Tensor:
+        size = pool.items.shape[1]
+        race = -uniform(self._streams(key, Purpose.CANDIDATES_OWN, size)).log() * pool.cost  # smallest first
+        # Positive floats order as their bits do; the lowest bits make room for the position.
+        bits = size.bit_length()
+        packed = (race.view(torch.int32) & -(1 << bits)) | self._counters[:size].to(torch.int32)
+        winners = smallest(packed, self._own) if self._own else packed[:, :0]
+        return pool.items.gather(1, (winners & ((1 << bits) - 1)).to(torch.int64))
+
+    def _uniform_draws(self, key: Tensor) -> Tensor:
+        draws = self._streams(key, Purpose.CANDIDATES_UNIFORM, self._uniform)
+        return integers(draws, self.num_items).to(torch.int32)
+
+    def _popular(self, key: Tensor, part: int) -> Tensor:
+        """Draws by popularity with replacement from the alias table (Walker, 1977): integers only."""
+        count = self._first if part == 0 else _EXTRA_DRAWS
+        draws = self._streams(fold(key, part), Purpose.CANDIDATES_POPULAR, count)
+        cell = integers(draws, self.num_items)
+        low = (draws & 0x7FFFFFFF).to(torch.int32)
+        return torch.where(low < self._accept[cell], cell.to(torch.int32), self._alias[cell])
+
+    def _first_distinct(self, key: Tensor, sequence: Tensor) -> tuple[Tensor, Tensor]:
+        """The first M distinct items of each row in random order, and whether the row has as many."""
+        count = sequence.shape[1]
+        salt = fold(key, Purpose.CANDIDATES_ORDER)[:, None]
+        # Sorting by a random hash of the item both brings copies together and shuffles. Two items that share a hash
+        # stay apart: a copy is told by its item where the hashes meet.
+        hashed = mix(sequence.to(torch.int64) ^ salt)
+        keys = sort_rows((hashed & -(1 << _ORDER_BITS)) | self._counters[:count])
+        position = keys & ((1 << _ORDER_BITS) - 1)
+        items = sequence.gather(1, position)
+        fresh = items >= 0
+        fresh[:, 1:] &= items[:, 1:] != items[:, :-1]
+        in_order = torch.zeros_like(fresh).scatter_(1, position, fresh)
+        rank = in_order.cumsum(dim=1, dtype=torch.int32)
+        complete = rank[:, -1] >= self.size
+        kept = (in_order & (rank <= self.size)).gather(1, position)
+        place = kept.cumsum(dim=1, dtype=torch.int32) - 1
+        place = torch.where(kept, place, self.size).to(torch.int64)  # the last column takes what is left over
+        out = torch.zeros((len(sequence), self.size + 1), dtype=torch.int32, device=sequence.device)
+        return out.scatter_(1, place, items)[:, : self.size].contiguous(), complete
+
+
+def _alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Walker's alias table: acceptance thresholds int32 (out of 2**31) and aliases int32, both [N]."""
+    size = len(weights)
+    scaled = weights * (size / weights.sum())
+    accept, alias = np.ones(size), np.arange(size)
+    small, large = list(np.flatnonzero(scaled < 1.0)), list(np.flatnonzero(scaled >= 1.0))
+    while small and large:
+        low, high = small.pop(), large.pop()
+        accept[low], alias[low] = scaled[low], high
+        scaled[high] -= 1.0 - scaled[low]
+        (small if scaled[high] < 1.0 else large).append(high)
+    return np.minimum(accept * 2.0**31, 2.0**31 - 1).astype(np.int32), alias.astype(np.int32)

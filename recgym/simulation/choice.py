@@ -1,0 +1,114 @@
+"""Examination: which items of a slate a user looks at, and what the trip so far has settled about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from recgym.random import Purpose, fold, uniform
+from recgym.scenario import Behaviour
+from recgym.simulation.state import Memory
+from recgym.types import Response
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the trip so far has settled about items [B, C]."""
+
+    refusals: Tensor  # [B, C] int16
+    refused: Tensor  # [B, C] float32, 0 where never declined
+    floor: Tensor  # [B, C] float32
+    bought: Tensor  # [B, C] bool
+
+
+def recall(memory: Memory, items: Tensor) -> Seen:
+    """Looks ``items`` (int64 [B, C]) up in the memory of the trip: the latest entry of an item tells all."""
+    slots = memory.items.shape[1]
+    code = torch.uint8 if slots < 256 else torch.int16
+    number = torch.arange(1, slots + 1, device=items.device, dtype=torch.int32).to(code)
+    same = memory.items[:, None, :] == items.to(torch.int32)[:, :, None]  # [B, C, S]
+    latest = (same.view(torch.uint8) * number).amax(dim=2).to(torch.int64)  # [B, C], 0: not shown yet
+    slot, known = (latest - 1).clamp_(min=0), latest > 0
+    return Seen(
+        refusals=memory.refusals.gather(1, slot) * known,
+        refused=memory.refused.gather(1, slot) * known,
+        floor=memory.floor.gather(1, slot) * known,
+        bought=memory.bought.gather(1, slot) & known,
+    )
+
+
+def remember(
+    memory: Memory, slots: Tensor, items: Tensor, seen: Seen, examined: Tensor, consumed: Tensor, probability: Tensor
+) -> None:
+    """Writes a slate into the memory, in place.
+
+    Args:
+        memory: the memory of the trip.
+        slots: int64 [B, K], where to write.
+        items: item rows int32 [B, K], -1 for duplicates.
+        seen: what was known of the items before the slate.
+        examined: bool [B, K].
+        consumed: bool [B, K].
+        probability: float32 [B, K], the purchase probability that an examined item had.
+    """
+    declined = examined & ~consumed
+    memory.items.scatter_(1, slots, items)
+    memory.refusals.scatter_(1, slots, seen.refusals + declined.to(torch.int16))
+    memory.refused.scatter_(1, slots, torch.where(declined, torch.maximum(seen.refused, probability), seen.refused))
+    memory.floor.scatter_(1, slots, seen.floor)
+    memory.bought.scatter_(1, slots, seen.bought | consumed)
+
+
+class Examination:
+    """Position-dependent examination (Craswell et al., WSDM 2008), with fatigue for items declined before.
+
+    ``position``: P(examine p) = decay ** p, each position by itself. ``cascade``: the user scans from the top, goes on
+    after each item with chance ``decay`` and stops at the first item consumed. Either is multiplied by
+    ``reexamination ** n`` for an item examined and declined n times on the trip. A duplicate and an item already in
+    the basket are passed over.
+    """
+
+    def __init__(self, behaviour: Behaviour, slate_size: int, max_slates: int, device: torch.device) -> None:
+        """Tabulates both factors, so that no power is computed while stepping."""
+        self._cascade = behaviour.examination.model == "cascade"
+        decay = torch.tensor([behaviour.examination.decay**p for p in range(slate_size)], dtype=torch.float32)
+        fatigue = torch.tensor([behaviour.reexamination**n for n in range(max_slates + 1)], dtype=torch.float32)
+        self._decay, self._fatigue = decay.to(device), fatigue.to(device)
+
+    def examine(self, trip: Tensor, step: Tensor, items: Tensor, duplicate: Tensor, seen: Seen) -> Tensor:
+        """Which items the user looks at (in a cascade: unless an item higher up is consumed).
+
+        Args:
+            trip: key of the trip, int64 [B].
+            step: slate number on the trip, int32 [B].
+            items: int64 [B, K].
+            duplicate: bool [B, K].
+            seen: what the trip so far has settled.
+
+        Returns:
+            bool [B, K].
+        """
+        step = step.to(torch.int64)
+        by_item = fold(fold(trip, Purpose.EXAMINE, step)[:, None], items)
+        fatigue = self._fatigue[seen.refusals.to(torch.int64).clamp_(max=len(self._fatigue) - 1)]
+        free = ~(duplicate | seen.bought)
+        if not self._cascade:
+            return (uniform(by_item) < self._decay * fatigue) & free
+        scan = uniform(fold(trip, Purpose.SCAN, step))[:, None]
+        return (scan < self._decay) & (uniform(by_item) < fatigue) & free
+
+    def stop(self, examined: Tensor, response: Response) -> tuple[Tensor, Response]:
+        """In a cascade, nothing below the first consumed item was examined: cuts both accordingly."""
+        if not self._cascade:
+            return examined, response
+        consumed = response.consumed.to(torch.int32)
+        above = consumed.cumsum(dim=1) - consumed > 0  # an item higher up was consumed
+        cut = replace(
+            response,
+            consumed=response.consumed & ~above,
+            quantity=response.quantity.masked_fill(above, 0),
+            rating=response.rating.masked_fill(above, 0),
+        )
+        return examined & ~above, cut

@@ -1,0 +1,75 @@
+"""The reward: a weighted sum of terms, each computed from the response to one slate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from recgym.errors import ScenarioError, nearest
+from recgym.scenario import Scenario
+from recgym.types import Appraisal, Response
+from recgym.worlds.world import World
+
+LIKED = 4  # the lowest rating that counts as liked
+
+# Value of a term for each item [B, K] of a slate, given the response and the prices [B, K] paid.
+_TERMS: dict[str, Callable[[Response, Tensor], Tensor]] = {
+    "purchase": lambda response, price: response.consumed.to(torch.float32),
+    "revenue": lambda response, price: price * response.quantity,
+    "liked": lambda response, price: (response.rating >= LIKED).to(torch.float32),
+}
+
+
+class Objective:
+    """Computes reward and terms; the weights are the scenario's or, where it has none, the world's own reward."""
+
+    def __init__(self, world: World, scenario: Scenario, device: torch.device) -> None:
+        """Checks that the world gives the responses that the terms need.
+
+        Raises:
+            ScenarioError: a term needs a response that the world does not have.
+        """
+        given = scenario.objective.terms if scenario.objective is not None else {world.spec.reward: 1.0}
+        self.weights: dict[str, float] = {str(name): float(weight) for name, weight in given.items()}
+        possible = ["purchase", *(["revenue"] if "quantity" in world.spec.responses else [])]
+        possible += ["liked"] if "rating" in world.spec.responses else []
+        for name in self.weights:
+            if name not in possible:
+                guess = nearest(name, possible)
+                raise ScenarioError(
+                    f"objective term {name!r} of scenario {scenario.name!r} does not apply to world {world.name!r}, "
+                    f"whose responses are {', '.join(world.spec.responses)}. Valid: {', '.join(possible)}."
+                    + (f" Did you mean {guess!r}?" if guess else "")
+                )
+        price = torch.zeros(world.num_items)
+        if "price" in world.items:
+            columns = world.items.reindex(columns=["price", "discount"]).fillna(0.0)
+            price = torch.tensor((columns["price"] * (1.0 - columns["discount"])).to_numpy("float32"))
+        self._price = price.to(device)  # [N] currency units, discount taken off
+
+    def evaluate(self, items: Tensor, response: Response) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reward float32 [B] and the unweighted terms, each float32 [B], of a slate's response."""
+        price = self._price[items]
+        terms = {name: _TERMS[name](response, price).sum(dim=1) for name in self.weights}
+        reward = torch.zeros(len(items), device=items.device)
+        for name, weight in self.weights.items():
+            reward = reward + weight * terms[name]
+        return reward, terms
+
+    def expected(self, items: Tensor, probability: Tensor, appraisal: Appraisal) -> Tensor:
+        """Expected reward float32 [B, C] of examined items [B, C] with purchase ``probability`` [B, C]."""
+        value = torch.zeros_like(probability)
+        for name, weight in self.weights.items():
+            if name == "revenue":
+                each = self._price[items]
+                if appraisal.quantity_stop is not None:
+                    each = each / appraisal.quantity_stop
+            elif name == "liked":
+                assert appraisal.rating_cdf is not None  # noqa: S101 - guaranteed by the responses checked above
+                each = 1.0 - appraisal.rating_cdf[..., LIKED - 2]
+            else:
+                each = torch.ones_like(probability)
+            value = value + weight * each
+        return value * probability

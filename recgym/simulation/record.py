@@ -1,0 +1,188 @@
+"""The purchase record: bounded tables of (item, count, last day), looked up on every slate and merged after a trip."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recgym.simulation.kernels import sort_rows
+from recgym.simulation.state import Pool
+from recgym.types import Record
+from recgym.worlds.world import World
+
+RECORD_SIZE = 1024  # entries of a record
+RECENT_SIZE = 50  # most recently bought items kept in order
+POOL_SIZE = 128  # own items that candidates are drawn from
+RECENCY_DAYS = 60.0  # the draw weight of an own item falls by e in this many days
+MEAN_RATE = 0.1  # of the exponential means of log basket size and log gap
+PAD = 2**31 - 1
+_INDEX_BITS = 20  # of packed sort keys: room for the position within a row
+
+
+class Records:
+    """Every user's record at the end of the log, and what is derived from it once per world."""
+
+    def __init__(self, world: World, device: torch.device) -> None:
+        """Reads the repeat tables and the per-user columns of ``world``."""
+        repeats = world.repeats
+        offsets, values = repeats.offsets, repeats.values
+        lengths = offsets.diff()
+        if len(lengths) and int(lengths.max()) > RECORD_SIZE:
+            keep = _newest(offsets.numpy(), values["last_days"].numpy())
+            values = {name: tensor[keep] for name, tensor in values.items()}
+            offsets = torch.cat((offsets[:1], lengths.clamp(max=RECORD_SIZE).cumsum(0)))
+        self._offsets = offsets.to(device)
+        self._values = {name: tensor.to(device) for name, tensor in values.items()}
+        columns = world.users
+        self.last_day = torch.tensor(columns["last_day"].to_numpy(np.int32), device=device)  # [U]
+        self._num_trips = torch.tensor(columns["num_trips"].to_numpy(np.int32), device=device)
+        self._mean_log_size = torch.tensor(columns["mean_log_size"].to_numpy(np.float32), device=device)
+        self._mean_log_gap = torch.tensor(columns["mean_log_gap"].to_numpy(np.float32), device=device)
+        recents, pools = [], []
+        for rows in torch.arange(world.num_users, device=device).split(4096):
+            items, counts, days = self._tables(rows)
+            recents.append(recent_items(items, days))
+            pools.append(own_pool(items, counts, days))
+        self._recent = torch.cat(recents)
+        self._pool = pools[0].map(lambda *parts: torch.cat(parts), *pools[1:])
+
+    def _tables(self, users: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        start, stop = self._offsets[users], self._offsets[users + 1]
+        index = start[:, None] + torch.arange(RECORD_SIZE, device=users.device)
+        inside = index < stop[:, None]
+        index = index.clamp_(max=max(len(self._values["items"]) - 1, 0))
+
+        def table(name: str, dtype: torch.dtype, fill: int) -> Tensor:
+            values = self._values[name]
+            values = values if len(values) else values.new_zeros(1)
+            return torch.where(inside, values[index].to(dtype), fill).to(dtype)
+
+        return table("items", torch.int32, PAD), table("counts", torch.int16, 0), table("last_days", torch.int16, 0)
+
+    def start(self, users: Tensor) -> tuple[Record, Pool]:
+        """The records and candidate pools of ``users`` (int64 [B]) at the end of the log."""
+        items, counts, days = self._tables(users)
+        record = Record(
+            items=items,
+            counts=counts,
+            last_days=days,
+            num_trips=self._num_trips[users],
+            mean_log_size=self._mean_log_size[users],
+            mean_log_gap=self._mean_log_gap[users],
+            recent=self._recent[users],
+        )
+        return record, self._pool.select(users)
+
+
+def _newest(offsets: np.ndarray, days: np.ndarray) -> Tensor:
+    """Indices, ascending, of each row's ``RECORD_SIZE`` entries with the latest days."""
+    rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    order = np.lexsort((-days.astype(np.int64), rows))
+    rank = np.arange(len(rows)) - offsets[rows]
+    return torch.from_numpy(np.sort(order[rank < RECORD_SIZE]))
+
+
+def lookup(record: Record, items: Tensor) -> tuple[Tensor, Tensor]:
+    """A user's own history with items [B, C]: trips in which they bought it, and the day of the last one.
+
+    Returns:
+        counts float32 [B, C] and last days int32 [B, C], both 0 for items never bought.
+    """
+    items = items.to(torch.int32)
+    index = torch.searchsorted(record.items, items).clamp_(max=record.items.shape[1] - 1)
+    mine = record.items.gather(1, index) == items
+    counts = record.counts.gather(1, index) * mine
+    days = record.last_days.gather(1, index) * mine
+    return counts.to(torch.float32), days.to(torch.int32)
+
+
+def _pack(values: Tensor) -> Tensor:
+    """Sort keys int64 [B, n] that carry their position: value, then position."""
+    return (values.to(torch.int64) << _INDEX_BITS) | torch.arange(values.shape[1], device=values.device)
+
+
+def _position(keys: Tensor) -> Tensor:
+    return keys & ((1 << _INDEX_BITS) - 1)
+
+
+def recent_items(items: Tensor, last_days: Tensor) -> Tensor:
+    """The most recently bought items [B, 50] int32, newest first, -1 pads; on one day the higher row comes first."""
+    keys = sort_rows(_pack(torch.where(items == PAD, -1, last_days.to(torch.int32))))
+    top = keys[:, -RECENT_SIZE:].flip(1)
+    found = items.gather(1, _position(top))
+    found = torch.where(found == PAD, -1, found)
+    return torch.nn.functional.pad(found, (0, RECENT_SIZE - found.shape[1]), value=-1)
+
+
+def own_pool(items: Tensor, counts: Tensor, last_days: Tensor) -> Pool:
+    """The ``POOL_SIZE`` items with the largest weight ``count * exp(last_day / 60)``.
+
+    Only ratios of weights matter to a draw, so the weights stay as they are while days pass.
+    """
+    present = items != PAD
+    log_weight = counts.clamp(min=1).to(torch.float32).log() + last_days.to(torch.float32) / RECENCY_DAYS
+    ranked = torch.where(present, (log_weight * 4096.0).to(torch.int64), -(1 << 30))
+    top = _position(sort_rows(_pack(ranked))[:, -POOL_SIZE:])
+    mine = present.gather(1, top)
+    chosen = log_weight.gather(1, top)
+    heaviest = chosen[:, -1:]  # ascending order: the last is the heaviest
+    cost = ((heaviest - chosen).clamp(min=0.0, max=60.0)).exp()
+    return Pool(
+        items=torch.where(mine, items.gather(1, top), -1),
+        cost=torch.where(mine, cost, torch.inf),
+        num_items=present.sum(dim=1, dtype=torch.int32),
+    )
+
+
+def merge(record: Record, bought: Tensor, days: Tensor, gap_days: Tensor) -> Record:
+    """The record after a trip.
+
+    Args:
+        record: the record before it, n users.
+        bought: item rows bought on the trip, int32 [n, S], in any order, repeats allowed, -1 pads.
+        days: day of the trip, int32 [n].
+        gap_days: days between the trip before and this one, int32 [n].
+
+    Returns:
+        A new record; where it would exceed ``RECORD_SIZE``, the entries with the oldest last day are dropped. A trip
+        on which nothing was bought leaves no trace: a purchase log would not hold it either.
+    """
+    size = record.items.shape[1]
+    all_items = torch.cat((record.items, torch.where(bought < 0, PAD, bought)), dim=1)  # [n, R + S]
+    keys = sort_rows(_pack(all_items))
+    source = _position(keys)
+    items = (keys >> _INDEX_BITS).to(torch.int32)
+    edge = torch.full_like(items[:, :1], -1)
+    first = items != torch.cat((edge, items[:, :-1]), dim=1)
+    again = items == torch.cat((items[:, 1:], edge), dim=1)
+    old = source < size
+    place = source.clamp(max=size - 1)
+    new = again | ~old  # the group of this item holds a purchase of the trip
+    counts = record.counts.gather(1, place).to(torch.int32) * old + new
+    last_days = torch.where(new, days[:, None], record.last_days.gather(1, place).to(torch.int32))
+    keep = first & (items != PAD)
+    age = sort_rows(_pack(torch.where(keep, last_days, -1)))
+    keep &= _pack(last_days) >= age[:, -size:][:, :1]
+    # Compact the kept entries, already in item order, to the left.
+    order = _position(sort_rows(_pack(torch.where(keep, items, PAD)))[:, :size])
+    keep = keep.gather(1, order)
+    merged_items = torch.where(keep, items.gather(1, order), PAD)
+    merged_days = last_days.gather(1, order) * keep
+    limit = torch.iinfo(torch.int16).max
+    basket = first & new & (items != PAD)
+    log_size = basket.sum(dim=1, dtype=torch.int32).clamp(min=1).to(torch.float32).log()
+    some = basket.any(dim=1)
+
+    def mean(old_mean: Tensor, value: Tensor) -> Tensor:
+        return torch.where(some, old_mean + MEAN_RATE * (value - old_mean), old_mean)
+
+    return Record(
+        items=merged_items,
+        counts=(counts.gather(1, order) * keep).clamp(max=limit).to(torch.int16),
+        last_days=merged_days.clamp(max=limit).to(torch.int16),
+        num_trips=record.num_trips + some,
+        mean_log_size=mean(record.mean_log_size, log_size),
+        mean_log_gap=mean(record.mean_log_gap, gap_days.to(torch.float32).log1p()),
+        recent=recent_items(merged_items, merged_days),
+    )

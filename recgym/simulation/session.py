@@ -1,0 +1,58 @@
+"""Sessions and returns: when a user leaves, how content it is, and when it comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recgym.random import Purpose, fold, uniform
+from recgym.scenario import Scenario
+from recgym.types import Visit
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """Who leaves after a slate, bool [B] each."""
+
+    left: Tensor  # the need is met, or patience ran out
+    limit: Tensor  # the trip has reached its limit of slates
+
+
+class Session:
+    """The rules of one trip and of what lies between two."""
+
+    def __init__(self, scenario: Scenario, satisfaction_reference: float) -> None:
+        """Reads the limits and the assumed parameters of ``scenario``.
+
+        ``satisfaction_reference`` is the mean satisfaction under the reference policy that the world's card names.
+        """
+        self.reference = satisfaction_reference
+        self.horizon = scenario.episode.horizon_days if scenario.episode.kind == "horizon" else None
+        self.max_slates = scenario.episode.max_slates
+        self.max_steps = scenario.episode.max_steps
+        self._patience = scenario.behaviour.patience
+        self._rate = scenario.behaviour.satisfaction.rate
+        self._return_effect = scenario.behaviour.satisfaction.return_effect
+
+    def leave(self, trip: Tensor, visit: Visit, num_consumed: Tensor) -> Leaving:
+        """Decides who leaves after a slate.
+
+        Args:
+            trip: key of the trip, int64 [B].
+            visit: the visit as it was when the slate was shown.
+            num_consumed: items consumed on the slate, int32 [B].
+        """
+        met = visit.bought + num_consumed >= visit.intended
+        luck = uniform(fold(trip, Purpose.LEAVE, visit.step.to(torch.int64)))
+        lost = (num_consumed == 0) & (luck < self._patience)
+        return Leaving(left=met | lost, limit=visit.step + 1 >= self.max_slates)
+
+    def satisfy(self, satisfaction: Tensor, num_consumed: Tensor) -> Tensor:
+        """The running mean, float32 [B], of whether a slate held anything that was consumed."""
+        return satisfaction + self._rate * ((num_consumed > 0).to(torch.float32) - satisfaction)
+
+    def hazard(self, satisfaction: Tensor) -> Tensor:
+        """Multiplier of the fitted return hazard, float32 [B]: 1 at the reference, above it for content users."""
+        return (self._return_effect * (satisfaction - self.reference)).exp()

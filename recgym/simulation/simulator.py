@@ -1,0 +1,334 @@
+"""The functional core: the only place where users react, for all lanes at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from recgym.errors import ActionError, StateError
+from recgym.random import Purpose, fold, integers, uniform
+from recgym.registration import USER_MODELS
+from recgym.scenario import Scenario
+from recgym.simulation.candidates import CandidateGenerator
+from recgym.simulation.choice import Examination, recall, remember
+from recgym.simulation.kernels import repeats_earlier
+from recgym.simulation.objective import Objective
+from recgym.simulation.observation import TEXT_SIZE, Observer
+from recgym.simulation.record import Records, lookup, merge, own_pool
+from recgym.simulation.session import Session
+from recgym.simulation.state import Memory, Outcome, State
+from recgym.types import Noise, Record, Slate, Visit
+from recgym.user_models.protocol import UserModel
+from recgym.worlds.world import World
+
+
+class Simulator:
+    """B simulated users, stepped together; B is whatever the state given to a method has.
+
+    Every draw is a hash of the lane's seed, the episode and what is drawn, so a lane has bitwise the same outcomes
+    alone or in any batch. The simulator keeps no state but buffers.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        scenario: Scenario,
+        device: str | torch.device = "cpu",
+        user_model: UserModel | None = None,
+    ) -> None:
+        """Tabulates what is static.
+
+        Args:
+            world: the world to simulate.
+            scenario: behaviour, episodes, candidates and objective.
+            device: where the tensors live.
+            user_model: the users; None: the world's own preference model.
+
+        Raises:
+            ScenarioError: the scenario does not fit the world.
+        """
+        scenario.check_world(world.name)
+        self.world, self.scenario, self.device = world, scenario, torch.device(device)
+        actions = scenario.actions
+        self.slate_size, self.num_candidates = actions.slate_size, actions.num_candidates
+        if user_model is None:
+            user_model = USER_MODELS.load("preference")(world, self.device)
+        self.user_model: UserModel = user_model
+        self.records = Records(world, self.device)
+        popularity = world.items["popularity"].to_numpy("float64")
+        self.candidates = CandidateGenerator(popularity, actions, self.device)
+        self.objective = Objective(world, scenario, self.device)
+        self.observer = Observer(world, scenario, self.device)
+        self.session = Session(scenario, world.spec.behaviour.get("satisfaction_reference", 0.5))
+        limit = scenario.episode.max_slates
+        self.examination = Examination(scenario.behaviour, self.slate_size, limit, self.device)
+        self._slots = torch.arange(self.slate_size, device=self.device)
+
+    # ------------------------------------------------------------------ beginnings
+
+    @torch.no_grad()
+    def reset(self, seeds: Tensor, episodes: Tensor, users: Tensor | None = None) -> State:
+        """The state at the start of episodes.
+
+        Args:
+            seeds: identities of the lanes, int64 [B].
+            episodes: number of the episode in each lane's stream, int64 [B].
+            users: user rows, int64 [B]; None: drawn by hashing seed and episode.
+
+        Returns:
+            A new state of B lanes.
+        """
+        luck = fold(seeds, episodes)
+        if users is None:
+            users = integers(fold(luck, Purpose.USER), self.world.num_users)
+        elif ((users < 0) | (users >= self.world.num_users)).any():
+            lane = int(((users < 0) | (users >= self.world.num_users)).nonzero()[0])
+            raise StateError(f"user row {int(users[lane])} of lane {lane} must lie in 0..{self.world.num_users - 1}")
+        size = len(users)
+        record, pool = self.records.start(users)
+        zero = torch.zeros(size, dtype=torch.int32, device=self.device)
+        real = torch.zeros(size, device=self.device)
+        # First as the log left the user, then one absence later: the gap is drawn as between any two trips.
+        visit = Visit(
+            day=self.records.last_day[users], gap_days=zero, trip=zero - 1, step=zero, bought=zero, intended=zero
+        )
+        state = State(
+            seed=seeds.clone(),
+            episode=episodes.clone(),
+            luck=luck,
+            user=users.clone(),
+            record=record,
+            visit=visit,
+            memory=self._blank_memory(size),
+            pool=pool,
+            satisfaction=torch.full_like(real, self.session.reference),
+            steps=zero,
+            start_day=zero,
+            shown_text=torch.zeros(size, TEXT_SIZE, device=self.device),
+            shown_count=zero,
+            consumed_text=torch.zeros(size, TEXT_SIZE, device=self.device),
+            last_hits=real,
+            candidates=torch.zeros(size, self.num_candidates, dtype=torch.int32, device=self.device),
+            hidden=self.user_model.init(users, record, visit),
+        )
+        state, _ = self._return(state, torch.ones_like(real))
+        # Counters that are written in place below must not share storage.
+        state = dataclasses.replace(state, start_day=state.visit.day.clone(), steps=zero.clone()).clone()
+        return self._with_candidates(state)
+
+    def _blank_memory(self, size: int) -> Memory:
+        shape = (size, self.session.max_slates * self.slate_size)
+        return Memory(
+            items=torch.full(shape, -1, dtype=torch.int32, device=self.device),
+            refusals=torch.zeros(shape, dtype=torch.int16, device=self.device),
+            refused=torch.zeros(shape, device=self.device),
+            floor=torch.zeros(shape, device=self.device),
+            bought=torch.zeros(shape, dtype=torch.bool, device=self.device),
+        )
+
+    def _return(self, state: State, hazard: Tensor) -> tuple[State, Tensor]:
+        """Sends users away and has them come back for their next trip; and bool [B], who never comes back."""
+        trip = fold(state.luck, state.visit.trip.to(torch.int64))
+        gap, gone = self.user_model.away(state.hidden, state.record, uniform(fold(trip, Purpose.GAP)), hazard)
+        zero = torch.zeros_like(state.visit.step)
+        number = state.visit.trip + 1
+        visit = Visit(day=state.visit.day + gap, gap_days=gap, trip=number, step=zero, bought=zero, intended=zero)
+        hidden = self.user_model.arrive(state.hidden, state.record, visit)
+        next_trip = fold(state.luck, number.to(torch.int64))
+        intended = self.user_model.intend(hidden, uniform(fold(next_trip, Purpose.INTENDED_SIZE)))
+        state = dataclasses.replace(
+            state,
+            visit=dataclasses.replace(visit, intended=intended),
+            hidden=hidden,
+            memory=self._blank_memory(len(gap)),
+            shown_text=torch.zeros_like(state.shown_text),
+            shown_count=zero,
+            consumed_text=torch.zeros_like(state.consumed_text),
+            last_hits=torch.zeros_like(state.last_hits),
+        )
+        return state, gone
+
+    def _with_candidates(self, state: State) -> State:
+        trip = fold(state.luck, state.visit.trip.to(torch.int64))
+        key = fold(trip, Purpose.CANDIDATES, state.visit.step.to(torch.int64))
+        return dataclasses.replace(state, candidates=self.candidates.draw(key, state.pool))
+
+    # ------------------------------------------------------------------ one slate
+
+    @torch.no_grad()
+    def step(self, state: State, slate: Tensor) -> tuple[State, Outcome]:
+        """Shows every user a slate and moves on.
+
+        Args:
+            state: B lanes. It is consumed: its buffers are reused by the state returned, so clone it to keep it. If
+                this raises, it is still what it was.
+            slate: item rows, int64 [B, K].
+
+        Returns:
+            The next state, and what came of the slate. Lanes that ended keep going if stepped on: resetting them is
+            the shell's business.
+
+        Raises:
+            ActionError: a slate of the wrong shape, type or device, or an item row out of range.
+        """
+        self._check(state, slate)
+        visit = state.visit
+        trip = fold(state.luck, visit.trip.to(torch.int64))
+        seen = recall(self._used(state), slate)
+        duplicate = repeats_earlier(slate)
+        examined = self.examination.examine(trip, visit.step, slate, duplicate, seen)
+        shown = self._slate(state, slate, examined)
+        response, probability = self.user_model.respond(
+            state.hidden, shown, visit, self._noise(trip, slate, seen.floor)
+        )
+        examined, response = self.examination.stop(examined, response)
+        shown = dataclasses.replace(shown, examined=examined)
+        reward, terms = self.objective.evaluate(slate, response)
+        consumed = response.consumed
+        count = consumed.sum(dim=1, dtype=torch.int32)
+        leaving = self.session.leave(trip, visit, count)
+        after = dataclasses.replace(visit, step=visit.step + 1, bought=visit.bought + count)
+        hidden = self.user_model.transition(state.hidden, shown, response, after)
+        # From here on the state is written in place.
+        slots = (visit.step.to(torch.int64) % self.session.max_slates * self.slate_size)[:, None] + self._slots
+        rows = slate.to(torch.int32).masked_fill(duplicate, -1)
+        remember(state.memory, slots, rows, seen, examined, consumed, probability)
+        text = self.observer.text[slate]  # [B, K, 16]
+        state = dataclasses.replace(
+            state,
+            visit=after,
+            satisfaction=self.session.satisfy(state.satisfaction, count),
+            steps=state.steps + 1,
+            shown_text=state.shown_text + text.sum(dim=1),
+            shown_count=state.shown_count + self.slate_size,
+            consumed_text=state.consumed_text + (text * consumed[..., None]).sum(dim=1),
+            last_hits=count / self.slate_size,
+            hidden=hidden,
+        )
+        ended = leaving.left | leaving.limit
+        over = state.steps >= self.session.max_steps
+        if self.session.horizon is None:
+            terminated, truncated = leaving.left, leaving.limit | over
+            gap = torch.zeros_like(state.steps)
+        else:
+            state, gone, gap = self._between_trips(state, ended)
+            terminated = gone
+            truncated = over | (ended & (state.visit.day - state.start_day >= self.session.horizon))
+        outcome = Outcome(
+            slate=slate,
+            examined=examined,
+            response=response,
+            duplicate=duplicate,
+            reward=reward,
+            terms=terms,
+            terminated=terminated,
+            truncated=truncated & ~terminated,
+            trip_ended=ended,
+            gap_days=gap,
+        )
+        return self._with_candidates(state), outcome
+
+    def _between_trips(self, state: State, ended: Tensor) -> tuple[State, Tensor, Tensor]:
+        """Takes the lanes whose trip ended to their next trip; (state, who never returns, days away)."""
+        gone, gap = torch.zeros_like(ended), torch.zeros_like(state.steps)
+        lanes = ended.nonzero().squeeze(1)
+        if len(lanes) == 0:
+            return state, gone, gap
+        part = state.select(lanes)
+        basket = part.memory.items.masked_fill(~part.memory.bought, -1)
+        record = merge(part.record, basket, part.visit.day, part.visit.gap_days)
+        part = dataclasses.replace(part, record=record, pool=own_pool(record.items, record.counts, record.last_days))
+        part, lost = self._return(part, self.session.hazard(part.satisfaction))
+        state.write(lanes, part)
+        gone[lanes], gap[lanes] = lost, part.visit.gap_days
+        return state, gone, gap
+
+    def _used(self, state: State) -> Memory:
+        """The part of the memory that any lane has written to; all of it where finding out would cost a sync."""
+        if self.device.type != "cpu":
+            return state.memory
+        used = max(int(state.visit.step.max()), 1) * self.slate_size
+        return state.memory.map(lambda tensor: tensor[:, :used])
+
+    def _slate(self, state: State, items: Tensor, examined: Tensor) -> Slate:
+        own_counts, own_days = self.own_history(state.record, state.visit, items)
+        lift = torch.full(items.shape, self.scenario.behaviour.lift, device=self.device)
+        return Slate(items=items, examined=examined, lift=lift, own_counts=own_counts, own_days=own_days)
+
+    def own_history(self, record: Record, visit: Visit, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Trips in which each user bought each item, and days since the last one, float32 [B, C] each."""
+        counts, last_days = lookup(record, items)
+        return counts, (visit.day[:, None] - last_days).to(torch.float32) * (counts > 0)
+
+    @staticmethod
+    def _noise(trip: Tensor, items: Tensor, floor: Tensor) -> Noise:
+        def draw(purpose: Purpose) -> Tensor:
+            return uniform(fold(fold(trip, purpose)[:, None], items))
+
+        # After a branch with fresh luck, what was declined before it stays declined: the draw lies above ``floor``.
+        want = floor + (1.0 - floor) * draw(Purpose.WANT)
+        return Noise(want=want, quantity=draw(Purpose.QUANTITY), rating=draw(Purpose.RATING))
+
+    def _check(self, state: State, slate: Tensor) -> None:
+        lanes = len(state.seed)
+        if slate.dtype != torch.int64:
+            raise ActionError(f"a slate holds item rows as torch.int64, got {slate.dtype}")
+        if tuple(slate.shape) != (lanes, self.slate_size):
+            raise ActionError(f"a slate has shape ({lanes}, {self.slate_size}), got {tuple(slate.shape)}")
+        if slate.device.type != self.device.type:
+            raise ActionError(f"the simulation runs on {self.device}, the slate is on {slate.device}")
+        outside = (slate < 0) | (slate >= self.world.num_items)
+        if outside.any():
+            lane, slot = (int(i) for i in outside.nonzero()[0])
+            raise ActionError(
+                f"item row {int(slate[lane, slot])} at position {slot} of lane {lane} must lie in "
+                f"0..{self.world.num_items - 1}"
+            )
+
+    # ------------------------------------------------------------------ views and copies
+
+    def observe(self, state: State, keys: Iterable[str]) -> dict[str, Tensor]:
+        """What an agent sees before the next slate, by key; see ``Observer``."""
+        with torch.no_grad():
+            return self.observer.observe(state, keys)
+
+    @torch.no_grad()
+    def expected_reward(self, state: State, items: Tensor) -> Tensor:
+        """Privileged: the expected immediate reward of each item if examined, float32 [B, C].
+
+        Uses the true response model, the hidden state and what this trip has already settled: an item declined at
+        probability p0 is bought at p1 with chance max(0, (p1 - p0) / (1 - p0)), one already bought with chance 0.
+
+        Args:
+            state: B lanes.
+            items: item rows, int64 [B, C].
+        """
+        seen = recall(self._used(state), items)
+        own_counts, own_days = self.own_history(state.record, state.visit, items)
+        appraisal = self.user_model.appraise(state.hidden, items, own_counts, own_days, state.visit)
+        probability = (appraisal.logit + self.scenario.behaviour.lift).sigmoid()
+        posterior = ((probability - seen.refused) / (1.0 - seen.refused).clamp(min=1e-12)).clamp(min=0.0)
+        return self.objective.expected(items, posterior.masked_fill(seen.bought, 0.0), appraisal)
+
+    @torch.no_grad()
+    def branch(self, state: State, copies: int, luck: Literal["same", "fresh"]) -> State:
+        """``copies`` copies of every lane, lane by lane: [B] -> [B * copies].
+
+        ``same`` luck replays what would have happened (for counterfactual comparison; to plan on it would be
+        clairvoyant); ``fresh`` luck redraws everything not settled yet.
+        """
+        size = len(state.seed)
+        lanes = torch.arange(size, device=self.device).repeat_interleave(copies)
+        branched = state.select(lanes)
+        if luck == "same":
+            return branched
+        number = torch.arange(copies, device=self.device).repeat(size)
+        return dataclasses.replace(
+            branched,
+            luck=fold(fold(branched.luck, Purpose.BRANCH), number),
+            memory=dataclasses.replace(branched.memory, floor=branched.memory.refused.clone()),
+        )

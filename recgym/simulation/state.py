@@ -1,0 +1,87 @@
+"""The state of the simulation: one record of tensors with the lane dimension B first, to copy, save and branch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from recgym.types import Record, Response, TensorRecord, Visit
+
+
+@dataclass(frozen=True)
+class Memory(TensorRecord):
+    """What was shown on the trip under way, slate after slate: S = slates a trip x K slots.
+
+    Each entry holds what is known of its item up to and including that slate, so the latest entry tells all.
+    """
+
+    items: Tensor  # [B, S] int32 item rows; -1 in slots not used yet and for duplicates within a slate
+    refusals: Tensor  # [B, S] int16, how often the item was examined and declined
+    refused: Tensor  # [B, S] float32, highest purchase probability at which it was declined
+    floor: Tensor  # [B, S] float32, the part of ``refused`` known before luck was redrawn by a branch
+    bought: Tensor  # [B, S] bool
+
+
+@dataclass(frozen=True)
+class Pool(TensorRecord):
+    """The user's own items that candidates are drawn from, by frequency and recency; fixed during a trip."""
+
+    items: Tensor  # [B, P] int32 item rows, -1 pads
+    cost: Tensor  # [B, P] float32, the inverse of the draw weight, 1 at the heaviest; inf pads
+    num_items: Tensor  # [B] int32, distinct items in the record
+
+
+@dataclass(frozen=True)
+class State(TensorRecord):
+    """B lanes. ``hidden`` is the user model's own record; nothing in it is ever observable."""
+
+    seed: Tensor  # [B] int64, the identity of the lane
+    episode: Tensor  # [B] int64, number of the episode in the lane's stream
+    luck: Tensor  # [B] int64, the key of every draw of the episode
+    user: Tensor  # [B] int64 user rows
+    record: Record
+    visit: Visit
+    memory: Memory
+    pool: Pool
+    satisfaction: Tensor  # [B] float32 in [0, 1]
+    steps: Tensor  # [B] int32, slates answered in the episode
+    start_day: Tensor  # [B] int32
+    shown_text: Tensor  # [B, 16] float32, sum of the text vectors of items shown on this trip
+    shown_count: Tensor  # [B] int32
+    consumed_text: Tensor  # [B, 16] float32, the same of items consumed
+    last_hits: Tensor  # [B] float32, share of the last slate of this trip that was consumed
+    candidates: Tensor  # [B, M] int32 item rows, drawn for the step to come
+    hidden: Any  # a TensorRecord
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one slate."""
+
+    slate: Tensor  # [B, K] int64 item rows
+    examined: Tensor  # [B, K] bool
+    response: Response
+    duplicate: Tensor  # [B, K] bool, also shown higher up on the slate
+    reward: Tensor  # [B] float32
+    terms: dict[str, Tensor]  # each [B] float32, unweighted
+    terminated: Tensor  # [B] bool, the user left (in horizon episodes: for good)
+    truncated: Tensor  # [B] bool, a limit of slates or days was reached
+    trip_ended: Tensor  # [B] bool
+    gap_days: Tensor  # [B] int32, days to the next trip where one ended in a horizon episode, else 0
+
+    @property
+    def consumed(self) -> Tensor:
+        """Which items were bought or watched, bool [B, K]."""
+        return self.response.consumed
+
+    @property
+    def quantity(self) -> Tensor:
+        """Units bought, int32 [B, K]."""
+        return self.response.quantity
+
+    @property
+    def rating(self) -> Tensor:
+        """Ratings 1 to 5, 0 where none, int32 [B, K]."""
+        return self.response.rating
