@@ -72,9 +72,8 @@ class Interactions:
 
     def __post_init__(self) -> None:
         """Freezes the columns."""
-        for array in self.columns.values():
-            array.flags.writeable = False
-        object.__setattr__(self, "columns", MappingProxyType(dict(self.columns)))
+        columns = {key: _read_only(array) for key, array in self.columns.items()}
+        object.__setattr__(self, "columns", MappingProxyType(columns))
         object.__setattr__(self, "units", MappingProxyType(dict(self.units)))
         object.__setattr__(self, "filters", tuple(self.filters))
 
@@ -199,8 +198,7 @@ class Interactions:
         """[E] float64: time in days since midnight of the log's first day."""
         first = self["time"].min().astype("datetime64[D]").astype("datetime64[ns]")
         days = (self["time"] - first) / np.timedelta64(1, "D")
-        days.flags.writeable = False
-        return days
+        return _read_only(days)
 
     @cached_property
     def hash(self) -> str:
@@ -272,9 +270,13 @@ class Interactions:
 
 
 def _rows(index: pd.Index, values: np.ndarray) -> np.ndarray:
-    rows = index.get_indexer(pd.Index(values)).astype(np.int64)
-    rows.flags.writeable = False
-    return rows
+    return _read_only(index.get_indexer(pd.Index(values)).astype(np.int64))
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be made writeable again, as its base is not."""
+    array.flags.writeable = False
+    return array.view()
 
 
 def _num_missing(array: np.ndarray) -> int:

@@ -199,6 +199,10 @@ def times(values: pd.Series, *, column: str, file: str, unit: str = "D") -> np.n
     else:
         parsed = values
         if not pd.api.types.is_datetime64_any_dtype(values.dtype):
+            if not (pd.api.types.is_string_dtype(values.dtype) or pd.api.types.is_object_dtype(values.dtype)):
+                fail(
+                    file, 1, column, values.iloc[0] if len(values) else None, "a time must be a date, text or a number"
+                )
             parsed = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
             if parsed.isna().any():  # other notations, one by one; ambiguous ones are read month first, as pandas does
                 parsed = pd.to_datetime(values, errors="coerce", utc=True, format="mixed")

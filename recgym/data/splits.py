@@ -78,7 +78,9 @@ def leave_last_basket(log: Interactions, *, min_baskets: int = 3) -> Split:
     from_last = _number_from_last(owner)
     count = np.bincount(owner, minlength=log.num_users)[owner]
     back = np.where(count >= min_baskets, from_last, len(owner))[basket]
-    return _last_two("leave_last_basket", back, {"min_baskets": min_baskets}, log)
+    few = int((np.bincount(owner, minlength=log.num_users) < min_baskets).sum())
+    parameters: dict[str, float | int | str] = {"min_baskets": min_baskets, "users_training_only": few}
+    return _last_two("leave_last_basket", back, parameters, log)
 
 
 def leave_last(log: Interactions, *, min_events: int = 3) -> Split:
@@ -90,9 +92,10 @@ def leave_last(log: Interactions, *, min_events: int = 3) -> Split:
         DataError: if a part is empty.
     """
     _at_least("min_events", min_events, 3)
-    count = np.bincount(log.user_rows, minlength=log.num_users)[log.user_rows]
-    back = np.where(count >= min_events, _number_from_last(log.user_rows), len(log))
-    return _last_two("leave_last", back, {"min_events": min_events}, log)
+    count = np.bincount(log.user_rows, minlength=log.num_users)
+    back = np.where(count[log.user_rows] >= min_events, _number_from_last(log.user_rows), len(log))
+    few = int((count < min_events).sum())
+    return _last_two("leave_last", back, {"min_events": min_events, "users_training_only": few}, log)
 
 
 def global_temporal(

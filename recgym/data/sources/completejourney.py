@@ -43,7 +43,8 @@ ABBREVIATIONS = {
     "PKG": "Package", "PKLD": "Pickled", "PNT": "Peanut", "PREM": "Premium", "PWDR": "Powder",
     "REFRGRATD": "Refrigerated", "REFRIG": "Refrigerated", "SALD": "Salad", "SANDWIC": "Sandwich", "SFT": "Soft",
     "SGL": "Single", "SHERBTS": "Sherbets", "SNDWCH": "Sandwich", "SNGL": "Single", "SPECILATY": "Specialty",
-    "SPLY": "Supply", "SPRD": "Spread", "SRV": "Serve", "SUPPPLIES": "Supplies", "SV": "Serve", "SWEETNERS": "Sweeteners",
+    "SPLY": "Supply", "SPRD": "Spread", "SRV": "Serve", "SUPPPLIES": "Supplies", "SV": "Serve",
+    "SWEETNERS": "Sweeteners",
     "TISS": "Tissue", "TRSH": "Trash", "VEG": "Vegetables", "WATE": "Water", "WHL": "Whole", "WHLSM": "Wholesome",
     "WTR": "Water",
 }  # fmt: skip
