@@ -123,7 +123,7 @@ def global_temporal(
             f"validation and test must both be fractions or both be moments, got {validation!r} and {test!r}"
         )
     if fractions[0]:
-        shares = float(validation), float(test)  # type: ignore[arg-type]
+        shares = float(validation), float(test)
         _fractions(*shares)
         ordered = np.sort(times)
         test_from = ordered[round(len(ordered) * (1 - shares[1]))] if shares[1] * len(ordered) >= 0.5 else ordered[-1]

@@ -119,7 +119,7 @@ def test_counts_of_the_real_log(real: Interactions) -> None:
 def test_last_baskets_of_the_real_log(real: Interactions) -> None:
     split = leave_last_basket(real)
     held_out = real.user_rows[split.test]
-    assert np.unique(held_out).size + split.parameters["users_training_only"] == real.num_users
+    assert np.unique(held_out).size + int(split.parameters["users_training_only"]) == real.num_users
     assert np.unique(real["basket"][split.test]).size == np.unique(held_out).size
 
 

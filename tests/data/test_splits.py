@@ -136,4 +136,4 @@ def test_a_split_that_would_be_empty_or_leaky_is_refused() -> None:
 )
 def test_bad_options_are_named(options: dict[str, float | str], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        global_temporal(random_log(), **options)  # type: ignore[arg-type]
+        global_temporal(random_log(), **options)

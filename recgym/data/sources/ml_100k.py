@@ -105,7 +105,8 @@ def read_recbole(directory: Path) -> Interactions:
     ratings = read_atomic(directory / "ml-100k.inter")
     films = read_atomic(directory / "ml-100k.item")
     people = read_atomic(directory / "ml-100k.user")
-    titles, years = [], []
+    titles: list[str] = []
+    years: list[int | None] = []
     for title, released in zip(films["movie_title"], films["release_year"], strict=True):
         # "unkonwn" (so spelt) is film 267; one title kept its year, and the year holds the V of "(V)", a video.
         if title == "unkonwn":
