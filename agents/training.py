@@ -1,0 +1,179 @@
+"""Training as ``recgym train`` does it: a run directory that can be resumed, and a cache of trained agents."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recgym.agents.protocol import Agent, agent_class, parse_config
+from recgym.errors import AgentError
+from recgym.paths import recgym_home
+from recgym.scenario import Scenario, load_scenario
+from recgym.worlds.world import World, load_world
+
+if TYPE_CHECKING:
+    from recgym.envs.vector import RecVectorEnv
+
+RUN = "run.json"
+_PACKAGES = ("recgym", "torch", "stable-baselines3", "gymnasium", "numpy")
+_IDENTITY = ("agent", "config", "world", "scenario", "seed", "steps")
+
+
+def train_agent(
+    agent: str,
+    world: str | Path | World,
+    scenario: str | Path | Scenario = "default",
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    out: str | Path,
+    config: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    resume: bool = False,
+) -> Agent:
+    """Trains an agent and saves it, with its record, to a run directory that ``make_agent`` and ``--agents`` take.
+
+    Args:
+        agent: a registered name, ``module:Class`` or ``path.py:Class``.
+        world: the world it trains on.
+        scenario: the scenario it trains in; agents that learn from the log do not look at it.
+        steps: slates shown in all; the agent's own ``total_steps`` if None.
+        seed: of the agent, its luck and the users it meets.
+        out: the run directory.
+        config: the agent's settings, where they differ from its defaults.
+        progress: called with the slates shown so far and the total.
+        resume: goes on with the run in ``out``: from its last checkpoint, or not at all where it is complete.
+
+    Raises:
+        AgentError: an unknown setting; or ``out`` holds a run already and ``resume`` is off, or the run that it holds
+            differs from this one (the message says in what).
+    """
+    world, scenario, out = load_world(world), load_scenario(scenario), Path(out)
+    cls = agent_class(agent)
+    learner = cls(world, parse_config(cls, config or {}), seed)
+    total = _budget(learner, steps)
+    record = {
+        "agent": agent,
+        "config": learner.config.model_dump(mode="json"),
+        "world": {"name": world.name, "hash": world.hash},
+        # What is learned from the log is the same in every scenario.
+        "scenario": {"name": scenario.name, "hash": scenario.hash} if cls.learns == "environment" else None,
+        "seed": seed,
+        "steps": total,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+    }
+    before = _read_record(out)
+    if before is not None:
+        _refuse_other(out, before, record, resume)
+        if before.get("status") == "complete":
+            return cls.load(out, world)
+    out.mkdir(parents=True, exist_ok=True)
+    seconds = float(before["train_seconds"]) if before else 0.0
+    _write_record(out, {**record, "status": "running", "train_seconds": seconds})
+    started = time.monotonic()
+    try:
+        if learner.learns == "log":
+            learner.fit(world)
+        elif learner.learns == "environment":
+            env = training_env(learner, world, scenario)
+            try:
+                report = (lambda done: progress(done, total)) if progress else None
+                learner.train(env, total, directory=out, progress=report, resume=resume)
+            finally:
+                env.close()
+        learner.save(out)
+        status = "complete"
+    except BaseException:
+        status = "interrupted"
+        raise
+    finally:
+        seconds += time.monotonic() - started
+        _write_record(out, {**record, "status": status, "train_seconds": round(seconds, 2)})
+    return learner
+
+
+def trained(
+    agent: str,
+    world: str | Path | World,
+    scenario: str | Path | Scenario = "default",
+    *,
+    seed: int = 0,
+    config: Mapping[str, Any] | None = None,
+    home: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Agent:
+    """The agent trained with its default budget: from the cache, or trained now and kept there.
+
+    The cache is keyed by (agent, configuration, world, scenario, seed) and lies under ``home``
+    (``$RECGYM_HOME/agents`` if None). An interrupted training is resumed. The version of RecGym is part of the key.
+    """
+    world, scenario = load_world(world), load_scenario(scenario)
+    cls = agent_class(agent)
+    settings = parse_config(cls, config or {}).model_dump(mode="json")
+    played = scenario.hash if cls.learns == "environment" else None
+    key = json.dumps([agent, settings, world.hash, played, seed, _version("recgym")], sort_keys=True)
+    out = (home or recgym_home() / "agents") / f"{cls.id}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    return train_agent(agent, world, scenario, seed=seed, out=out, config=settings, progress=progress, resume=True)
+
+
+def training_env(agent: Agent, world: World, scenario: Scenario) -> RecVectorEnv:
+    """The environment that ``agent`` learns in: its own observation keys and action mode, ``num_envs`` lanes."""
+    from gymnasium.vector import AutoresetMode
+
+    from recgym.envs.vector import RecVectorEnv
+
+    return RecVectorEnv(
+        world=world,
+        scenario=scenario,
+        num_envs=getattr(agent.config, "num_envs", 64),
+        action_mode=agent.action_mode,
+        observation=agent.observes,
+        autoreset_mode=AutoresetMode.SAME_STEP,
+    )
+
+
+def _budget(agent: Agent, steps: int | None) -> int:
+    if agent.learns != "environment":
+        return 0
+    total = getattr(agent.config, "total_steps", None) if steps is None else steps
+    if total is None or total < 1:
+        raise AgentError(f"agent {agent.id!r}: steps = {total}: give a positive number of slates to train on")
+    return int(total)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _read_record(out: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((out / RUN).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, json.JSONDecodeError) as error:
+        raise AgentError(f"{out / RUN} cannot be read: {error}") from error
+
+
+def _write_record(out: Path, record: Mapping[str, Any]) -> None:
+    partial = out / f"partial-{RUN}"
+    partial.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(out / RUN)
+
+
+def _refuse_other(out: Path, before: Mapping[str, Any], now: Mapping[str, Any], resume: bool) -> None:
+    if not resume:
+        raise AgentError(f"{out} already holds a run ({before.get('status')}): resume it, or choose another directory")
+    for part in _IDENTITY:
+        if before.get(part) != now[part]:
+            raise AgentError(
+                f"{out} holds another run: its {part} is {before.get(part)!r}, this run's is {now[part]!r}"
+            )

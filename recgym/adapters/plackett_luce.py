@@ -1,0 +1,276 @@
+"""A Plackett-Luce distribution over slates, and the SB3 policy that scores every candidate by one network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor, nn
+
+from recgym.errors import AgentError
+
+LANES_PER_BLOCK = 32  # scored at a time when acting; see ``SlateScorer.scores_by_block``
+
+
+class PlackettLuce(Distribution):
+    """Ordered slates of K out of M candidates, drawn without replacement in proportion to exp(score).
+
+    P(a_1, ..., a_K) = prod_k exp(s[a_k]) / sum over candidates not among a_1..a_{k-1} of exp(s) (Plackett, 1975).
+    A slate with a repeated item has probability 0.
+    """
+
+    def __init__(self, slate_size: int) -> None:
+        """A distribution over slates of ``slate_size``; ``proba_distribution`` sets the scores."""
+        super().__init__()
+        self.slate_size = slate_size
+        self.scores: Tensor  # [B, M] float32
+
+    def proba_distribution_net(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """The identity: the scores are the parameters."""
+        return nn.Identity()
+
+    def proba_distribution(self, scores: Tensor) -> Self:
+        """Sets the scores [B, M]."""
+        if scores.shape[1] < self.slate_size:
+            raise AgentError(f"a slate of {self.slate_size} cannot be drawn from {scores.shape[1]} candidates")
+        self.scores = scores
+        return self
+
+    def _chosen(self, slates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of the slate [B, K], log-normalisers [B, K + 1], and the scores with chosen candidates masked [B, M].
+
+        Normaliser k is the log-sum-exp over the candidates open at position k; the last one is over those never chosen.
+        They are summed from the last position to the first, so nothing is subtracted and nothing cancels.
+        """
+        # Not -inf: where all candidates are chosen, the gradient of logsumexp would be NaN.
+        floor = torch.finfo(self.scores.dtype).min / 4
+        left = self.scores.scatter(1, slates, floor)
+        rest = left.logsumexp(1, keepdim=True)
+        own = self.scores.gather(1, slates)
+        return own, torch.cat([torch.logaddexp(own.flip(1).logcumsumexp(1).flip(1), rest), rest], dim=1), left
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Exact log-probability [B] of ordered slates [B, K], in O(M + K) a slate."""
+        slates = actions.long()
+        own, normalisers, _ = self._chosen(slates)
+        ordered = slates.sort(dim=1).values
+        repeated = (ordered[:, 1:] == ordered[:, :-1]).any(1)
+        return (own - normalisers[:, :-1]).sum(1).masked_fill(repeated, -math.inf)
+
+    def entropy_along(self, actions: Tensor) -> Tensor:
+        """An unbiased estimate [B] of the entropy from slates [B, K] that were drawn from this distribution.
+
+        By the chain rule the entropy is the mean over slates of the sum over positions of the exact entropy of that
+        position's choice given the ones before; this is that sum, so only the prefixes are sampled. (Its gradient
+        leaves out how the scores move the prefixes: the usual entropy bonus of a sequential policy.)
+        """
+        slates = actions.long()
+        num_slots = slates.shape[1]
+        own, normalisers, left = self._chosen(slates)
+        if num_slots < self.scores.shape[1]:
+            log_p = left.log_softmax(1)
+            entropy = -(log_p.exp() * log_p).sum(1)  # of a choice among the candidates that are never chosen
+        else:
+            entropy = torch.zeros_like(own[:, 0])
+        total = torch.zeros_like(entropy)
+        for k in reversed(range(num_slots)):
+            # The choice at k is a_k or one of the later ones: H_k = h(p) + (1 - p) H_{k+1}.
+            log_p, log_q = own[:, k] - normalisers[:, k], normalisers[:, k + 1] - normalisers[:, k]
+            entropy = -log_p.exp() * log_p + log_q.exp() * (entropy - log_q)
+            total = total + entropy
+        return total
+
+    def entropy(self) -> Tensor:
+        """``entropy_along`` one fresh sample."""
+        return self.entropy_along(self.sample())
+
+    def sample(self) -> Tensor:
+        """Slates [B, K] by Gumbel top-K: perturbed scores, sorted, are a Plackett-Luce draw (Kool et al., 2019)."""
+        gumbel = -torch.empty_like(self.scores).exponential_().log()
+        return (self.scores + gumbel).topk(self.slate_size, dim=1).indices
+
+    def mode(self) -> Tensor:
+        """The most likely slate [B, K]: by falling score, ties to the lower position."""
+        return self.scores.argsort(dim=1, descending=True, stable=True)[:, : self.slate_size]
+
+    def actions_from_params(self, scores: Tensor, deterministic: bool = False) -> Tensor:
+        """Slates [B, K] for ``scores`` [B, M]."""
+        return self.proba_distribution(scores).get_actions(deterministic=deterministic)
+
+    def log_prob_from_params(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Slates [B, K] for ``scores`` [B, M], and their log-probability [B]."""
+        slates = self.actions_from_params(scores)
+        return slates, self.log_prob(slates)
+
+
+class Standardise(nn.Module):
+    """A fixed affine map of features to about zero mean and unit variance, set once from data by ``calibrate``."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, num_features: int, clip: float = 5.0) -> None:
+        """The identity on ``num_features`` features until ``calibrate`` is called."""
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("scale", torch.ones(num_features))
+
+    def calibrate(self, rows: Tensor) -> None:
+        """Sets the map from ``rows`` [n, num_features]; a feature that does not vary is left at unit scale."""
+        deviation = rows.std(dim=0, unbiased=False)
+        self.mean.copy_(rows.mean(dim=0))
+        self.scale.copy_(torch.where(deviation > 1e-6, 1.0 / deviation.clamp(min=0.05), torch.ones_like(deviation)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The standardised features, clipped so that a rare value does not dominate."""
+        return ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)
+
+
+class SlateScorer(nn.Module):
+    """One network that scores each candidate from (user, candidate) features; permuted candidates have permuted scores.
+
+    score = w . relu(V relu(U u + C c)) + d . c: the first layer is split so that the user's part is computed once, and
+    the linear term lets a single informative feature be found at once.
+    """
+
+    def __init__(self, num_user: int, num_candidate: int, hidden: int = 64) -> None:
+        """For ``num_user`` and ``num_candidate`` features."""
+        super().__init__()
+        self.user_norm = Standardise(num_user)
+        self.candidate_norm = Standardise(num_candidate)
+        self.user = nn.Linear(num_user, hidden)
+        self.candidate = nn.Linear(num_candidate, hidden, bias=False)
+        self.hidden = nn.Linear(hidden, hidden)
+        self.out = nn.Parameter(0.1 * torch.randn(hidden) / math.sqrt(hidden))
+        self.direct = nn.Parameter(torch.zeros(num_candidate))
+
+    def forward(self, user: Tensor, candidates: Tensor) -> Tensor:
+        """Scores [B, M] of candidates [B, M, F] for users [B, D]."""
+        c = self.candidate_norm(candidates)
+        u = self.user_norm(user)
+        h = torch.relu(self.user(u)[:, None, :] + self.candidate(c))
+        h = torch.relu(self.hidden(h))
+        # Multiply and sum: a matrix product with one output column rounds differently with the number of rows.
+        return (h * self.out).sum(-1) + (c * self.direct).sum(-1)
+
+    @torch.no_grad()
+    def scores_by_block(self, user: Tensor, candidates: Tensor) -> Tensor:
+        """``forward`` in blocks of a fixed number of lanes, padded with zeros.
+
+        float32 products round differently with the number of rows; with one shape for all calls, a lane has bitwise the
+        same scores alone and in any batch.
+        """
+        num_lanes = len(user)
+        out = []
+        for start in range(0, num_lanes, LANES_PER_BLOCK):
+            u, c = user[start : start + LANES_PER_BLOCK], candidates[start : start + LANES_PER_BLOCK]
+            missing = LANES_PER_BLOCK - len(u)
+            if missing:
+                u = torch.cat([u, u.new_zeros(missing, *u.shape[1:])])
+                c = torch.cat([c, c.new_zeros(missing, *c.shape[1:])])
+            out.append(self(u, c))
+        return torch.cat(out)[:num_lanes]
+
+
+class SlateCritic(nn.Module):
+    """The value of a state from the user's features and the mean and maximum of the candidates' features."""
+
+    def __init__(self, num_user: int, num_candidate: int, hidden: int = 64) -> None:
+        """For ``num_user`` and ``num_candidate`` features."""
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(num_user + 2 * num_candidate, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, 1),
+        )
+
+    def forward(self, user: Tensor, candidates: Tensor) -> Tensor:
+        """Values [B, 1] of standardised users [B, D] and candidates [B, M, F]."""
+        return self.net(torch.cat([user, candidates.mean(dim=1), candidates.amax(dim=1)], dim=1))
+
+
+class PassThrough(BaseFeaturesExtractor):
+    """Hands the observation dict on as it is: the networks read its keys themselves."""
+
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        """See ``BaseFeaturesExtractor``."""
+        super().__init__(observation_space, features_dim=1)
+
+    def forward(self, observations: Any) -> Any:
+        """The observations."""
+        return observations
+
+
+class PlackettLucePolicy(ActorCriticPolicy):
+    """An SB3 policy for ``Dict(user, candidates)`` observations and ``MultiDiscrete([M] * K)`` slates.
+
+    Use it as ``PPO(PlackettLucePolicy, SB3VecEnv(env), policy_kwargs={"hidden": 64})``.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Callable[[float], float],
+        hidden: int = 64,
+        **kwargs: Any,
+    ) -> None:
+        """See ``ActorCriticPolicy``; ``hidden`` is the width of both networks.
+
+        Raises:
+            AgentError: the spaces are not those of a slate environment.
+        """
+        if not isinstance(observation_space, spaces.Dict) or not {"user", "candidates"} <= set(
+            observation_space.spaces
+        ):
+            raise AgentError(f"a slate policy observes Dict(user, candidates), got {observation_space}")
+        if not isinstance(action_space, spaces.MultiDiscrete):
+            raise AgentError(f"a slate policy acts in MultiDiscrete([M] * K) (action mode 'slate'), got {action_space}")
+        self.hidden = hidden
+        kwargs.setdefault("features_extractor_class", PassThrough)
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+
+    def _build(self, lr_schedule: Callable[[float], float]) -> None:
+        assert isinstance(self.observation_space, spaces.Dict) and self.action_space.shape is not None
+        user, candidates = self.observation_space["user"].shape, self.observation_space["candidates"].shape
+        assert user is not None and candidates is not None
+        self.slate_dist = PlackettLuce(self.action_space.shape[0])
+        self.scorer = SlateScorer(user[0], candidates[1], self.hidden)
+        self.critic = SlateCritic(user[0], candidates[1], self.hidden)
+        optimizer: Any = self.optimizer_class
+        self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "hidden": self.hidden}
+
+    def forward(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Slates [B, K], values [B, 1] and log-probabilities [B]."""
+        distribution = self.get_distribution(obs)
+        slates = distribution.get_actions(deterministic=deterministic)
+        return slates, self.predict_values(obs), distribution.log_prob(slates)
+
+    def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values [B, 1], log-probabilities [B] and entropy estimates [B] of slates [B, K] drawn earlier."""
+        distribution = self.get_distribution(obs)
+        return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy_along(actions)
+
+    def get_distribution(self, obs: Any) -> PlackettLuce:
+        """The distribution over slates."""
+        return self.slate_dist.proba_distribution(self.scorer(obs["user"].float(), obs["candidates"].float()))
+
+    def predict_values(self, obs: Any) -> Tensor:
+        """Values [B, 1]."""
+        user = self.scorer.user_norm(obs["user"].float())
+        return self.critic(user, self.scorer.candidate_norm(obs["candidates"].float()))
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        return self.get_distribution(observation).get_actions(deterministic=deterministic)

@@ -1,0 +1,85 @@
+"""``recgym train``: trains an agent in an environment, with a progress bar, checkpoints and resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    env: Annotated[str, typer.Option(help="Environment id, such as ecommerce-v0.")] = "ecommerce-v0",
+    scenario: Annotated[
+        str | None, typer.Option(help="Scenario name or YAML file; the environment's own if not given.")
+    ] = None,
+    agent: Annotated[str, typer.Option(help="Agent name, module:Class or path.py:Class.")] = "ppo",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Slates to show in all; the agent's default budget if not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the agent and of the users that it meets.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run directory; runs/ENV-AGENT-SEED if not given.")] = None,
+    num_envs: Annotated[int | None, typer.Option(min=1, help="Users at once (the agent's num_envs).")] = None,
+    config: Annotated[
+        list[str] | None, typer.Option(help="A setting of the agent, KEY=VALUE; may be given several times.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in the run directory.")] = False,
+) -> None:
+    """Train an agent and save it to a run directory, which `recgym evaluate --agents` takes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from recgym.agents.training import train_agent
+    from recgym.registration import ENVS
+
+    spec = ENVS.spec(env)
+    out = out or Path("runs") / f"{env}-{Path(agent).name.replace(':', '-')}-{seed}"
+    settings = parse_settings(config or [])
+    if num_envs is not None:
+        settings["num_envs"] = num_envs
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("slates"),
+        TimeRemainingColumn(),
+    )
+    console = Console()
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(f"training {agent} on {env}", total=None)
+        train_agent(
+            agent,
+            spec.world,
+            scenario or spec.scenario,
+            steps=steps,
+            seed=seed,
+            out=out,
+            config=settings,
+            progress=lambda done, total: bar.update(task, completed=min(done, total), total=total),
+            resume=resume,
+        )
+    console.print(
+        f"Saved to {out}. Evaluate it with: recgym evaluate --scenario default --agents {out}", soft_wrap=True
+    )
+
+
+def parse_settings(pairs: list[str]) -> dict[str, object]:
+    """Settings from KEY=VALUE texts; a value is read as YAML, so that numbers, true and null work.
+
+    Raises:
+        AgentError: a text without ``=``, or a value that is not YAML.
+    """
+    import yaml
+
+    from recgym.errors import AgentError
+
+    settings: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise AgentError(f"setting {pair!r} must read KEY=VALUE")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise AgentError(f"setting {pair!r}: the value is not YAML") from error
+    return settings

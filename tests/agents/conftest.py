@@ -1,0 +1,13 @@
+"""A tiny world and an environment on it, shared by the agent tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from recgym.testing.worlds import tiny_world
+from recgym.worlds.world import World
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return tiny_world(tmp_path_factory.mktemp("worlds") / "tiny", num_items=300, num_users=40)

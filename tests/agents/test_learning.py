@@ -1,0 +1,57 @@
+"""Each learner reaches 90% of the optimum on the identity recommender in under a minute (slow)."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from recgym.agents import ActContext, Agent, make_agent
+from recgym.agents.ppo import PPOAgent, PPOConfig
+from recgym.testing.identity import identity_env
+from recgym.testing.worlds import tiny_world
+from recgym.worlds.world import World
+
+LANES, K = 64, 10
+
+
+@pytest.fixture(scope="module")
+def big_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return tiny_world(tmp_path_factory.mktemp("worlds") / "big", num_items=1000, num_users=60)
+
+
+def mean_reward(agent: Agent, world: World, num_steps: int = 20) -> float:
+    env = identity_env(world, LANES, observation=agent.observes)
+    observations, _ = env.reset(seed=10**6)
+    total = 0.0
+    for step in range(num_steps):
+        context = ActContext(np.arange(LANES), np.full(LANES, step), K)
+        slates = agent.act(observations, context, env=env if agent.privileged else None)
+        observations, rewards, *_ = env.step(slates)
+        total += float(rewards.mean())
+    return total / num_steps
+
+
+def learned(world: World, seed: int) -> PPOAgent:
+    agent = PPOAgent(world, PPOConfig(num_envs=LANES, batch_size=256), seed)
+    agent.train(identity_env(world, LANES), 40_000)
+    return agent
+
+
+@pytest.mark.slow
+def test_ppo_reaches_ninety_percent_of_the_optimum_in_a_minute(big_world: World) -> None:
+    optimum = mean_reward(make_agent("greedy", big_world), big_world)
+    assert optimum > 9.5  # enough wanted candidates to fill a slate
+    assert mean_reward(make_agent("random", big_world), big_world) < 0.4 * optimum
+    start = time.process_time()
+    agent = learned(big_world, seed=0)
+    assert time.process_time() - start < 60
+    assert mean_reward(agent, big_world) >= 0.9 * optimum
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_ppo_learns_from_every_seed(big_world: World, seed: int) -> None:
+    optimum = mean_reward(make_agent("greedy", big_world), big_world)
+    assert mean_reward(learned(big_world, seed), big_world) >= 0.9 * optimum
