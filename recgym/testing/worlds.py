@@ -91,6 +91,8 @@ def tiny_world(
         num_attributes = len(ages) + 1 + len(genders) + 1
         model = PreferenceNetwork(network, num_attributes)
         torch.nn.init.constant_(model.item_bias.bias, -2.0)
+        for head in (model.head_purchase, model.repeat_out):
+            torch.nn.init.normal_(head, std=0.3)
         for block in model.blocks:
             torch.nn.init.normal_(block.distance, std=0.3)
         vectors = torch.randn(num_items, dim)

@@ -105,7 +105,8 @@ class PreferenceNetwork(nn.Module):
         self.size_head = nn.Sequential(nn.Linear(dim, 32), nn.SiLU(), nn.Linear(32, len(SIZE_BINS) - 1))
         self.gap_head = nn.Sequential(nn.Linear(dim, 32), nn.SiLU(), nn.Linear(32, len(GAP_BINS)))
         self.calibration = nn.Parameter(torch.tensor([1.0, 0.0]), requires_grad=False)  # logit -> a logit + b
-        for parameter in (self.head_purchase, self.head_quantity, self.head_rating, self.repeat_out):
+        # The purchase head and the repeat term start at zero: pre-training leaves them alone, fine-tuning adds them.
+        for parameter in (self.head_quantity, self.head_rating):
             nn.init.normal_(parameter, std=0.1)
         nn.init.normal_(self.match.weight, std=1.0 / math.sqrt(dim))
         nn.init.normal_(self.feedback.weight, std=0.1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recgym.errors import WorldError
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
+from recgym.user_models.preference.attributes import attribute_columns
 from recgym.user_models.preference.cache import advance, prefill, slot_biases
 from recgym.user_models.preference.config import NetworkConfig
 from recgym.user_models.preference.network import (
@@ -48,7 +49,7 @@ class PreferenceUsers:
         self.world = world
         self.device = torch.device(device)
         config = NetworkConfig.model_validate(world.spec.config["model"]["network"])
-        attributes = user_attributes(world)
+        attributes = attribute_columns(world.users, world.spec.attributes)
         network = PreferenceNetwork(config, attributes.shape[1])
         try:
             network.load_state_dict(world.weights)
@@ -283,18 +284,6 @@ class PreferenceUsers:
         level = torch.where(gaps < 0, 0, gap_levels(gaps.clamp(min=0)))
         nothing = torch.zeros_like(pooled)
         return net.token(pooled, nothing, count, torch.zeros_like(count), level), lengths.to(self.device)
-
-
-def user_attributes(world: World) -> Tensor:
-    """Observable attributes as one-hot columns with a missing flag each, float32 [U, sum(levels + 1)]."""
-    columns = []
-    for name, levels in world.spec.attributes.items():
-        values = world.users[name].astype("object")
-        codes = torch.tensor([levels.index(v) if isinstance(v, str) else len(levels) for v in values], dtype=torch.long)
-        columns.append(F.one_hot(codes, len(levels) + 1).float())
-    if not columns:
-        return torch.zeros((world.num_users, 1))
-    return torch.cat(columns, dim=1)
 
 
 def _pace(record: Record) -> Tensor:

@@ -1,0 +1,188 @@
+"""Builds a world: log, trips, text, training, export, validation; resumable at every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import recgym.data
+from recgym.data.interactions import Interactions
+from recgym.paths import recgym_home
+from recgym.user_models.preference.attributes import attribute_columns, item_attributes
+from recgym.user_models.preference.text import encode_texts
+from recgym.user_models.preference.training import PreferenceModel, Trainer, TrainingData
+from recgym.worlds.bundle import write_bundle
+from recgym.worlds.card import render_card
+from recgym.worlds.parameters import behaviour_parameters
+from recgym.worlds.prepare import Prepared, prepare
+from recgym.worlds.recipes import Recipe
+from recgym.worlds.spec import FORMAT_VERSION, WorldSpec
+from recgym.worlds.userside import user_side
+from recgym.worlds.validate import satisfaction_reference, validate
+from recgym.worlds.world import World, load_world, worlds_home
+
+Progress = Callable[[str, float], None]
+PCA_WIDTH = 16
+PACKAGES = ("torch", "torch-geometric", "transformers", "numpy", "pandas")
+
+
+def build_world(
+    recipe: Recipe, out: Path | None = None, log: Interactions | None = None, progress: Progress | None = None
+) -> World:
+    """Builds the world of ``recipe`` and returns it, loaded.
+
+    Checkpoints lie under ``$RECGYM_HOME/builds``, by recipe and log: a build that was interrupted goes on from its
+    last epoch, and a finished one is exported again without training.
+
+    Args:
+        recipe: what to build.
+        out: the bundle's directory; ``$RECGYM_HOME/worlds/NAME`` where None.
+        log: the log; the recipe's data set where None.
+        progress: called with what is under way and the share done of it.
+
+    Raises:
+        DataError: the log cannot be used. DivergedError: training met a loss that is not finite.
+    """
+    report = progress or (lambda what, share: None)
+    report("reading the log", 0.0)
+    log = recgym.data.load(recipe.dataset) if log is None else log
+    prepared = prepare(log, recipe)
+    text = encode_texts(
+        prepared.items["text"].tolist(), recipe.encoder, progress=lambda done, of: report("encoding texts", done / of)
+    )
+    data = training_data(prepared, recipe, text)
+    digest = hashlib.sha256(f"{recipe.model_dump_json()}{log.hash}".encode()).hexdigest()[:12]
+    directory = recgym_home() / "builds" / f"{recipe.name}-{digest}"
+    trainer = Trainer(data, recipe.model, recipe.seed, directory, report)
+    model = trainer.run()
+    (directory / "history.json").write_text(json.dumps(trainer.history, indent=1), encoding="utf-8")
+    report("exporting", 0.0)
+    target = out if out is not None else worlds_home() / recipe.name
+    world = _export(target, recipe, log, prepared, text, data, trainer, model)
+    return _measure(world, log, report)
+
+
+def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> TrainingData:
+    """The features that training reads."""
+    levels = {name: tuple(binning.levels) for name, binning in recipe.attributes.items()}
+    return TrainingData(
+        trips=prepared.trips,
+        text=text,
+        item_attributes=item_attributes(prepared.items),
+        user_attributes=attribute_columns(prepared.users, levels),
+        interval=torch.tensor(prepared.items["interval_days"].to_numpy(), dtype=torch.float32),
+        ratings=recipe.kind == "rating",
+    )
+
+
+@torch.no_grad()
+def _export(
+    target: Path,
+    recipe: Recipe,
+    log: Interactions,
+    prepared: Prepared,
+    text: torch.Tensor,
+    data: TrainingData,
+    trainer: Trainer,
+    model: PreferenceModel,
+) -> World:
+    model.eval()
+    vectors, graph = trainer.item_tables()
+    graph = graph.half().float()  # users fold in from the table that ships
+    tensors, columns = user_side(
+        prepared.trips, model.network, graph, recipe.model.graph.half_life_days, recipe.seed
+    )
+    users = prepared.users.assign(user_id=[str(i) for i in range(len(prepared.users))]).join(columns)
+    parts = text - text.mean(0)
+    _, _, basis = torch.linalg.svd(parts, full_matrices=False)
+    basis = basis * torch.sign(basis.gather(1, basis.abs().argmax(1, keepdim=True)))  # fixes the signs
+    pca = parts @ basis[:PCA_WIDTH].T
+    summary = log.summary()
+    spec = WorldSpec(
+        format_version=FORMAT_VERSION,
+        name=recipe.name,
+        title=recipe.title,
+        kind=recipe.kind,
+        responses=("watch", "rating") if recipe.kind == "rating" else ("purchase", "quantity"),
+        reward="liked" if recipe.kind == "rating" else "purchase",
+        currency=recipe.currency,
+        num_users=prepared.trips.num_users,
+        num_items=prepared.trips.num_items,
+        attributes={name: tuple(binning.levels) for name, binning in recipe.attributes.items()},
+        data={
+            "name": log.name,
+            "hash": log.hash,
+            "source": summary["source"],
+            "events": len(prepared.trips.item),
+            "trips": len(prepared.trips.trip_user),
+            "first_day": prepared.first_day,
+            "time_origin": log.time_origin,
+            "filters": [{"reason": f.reason, "count": f.count, "detail": f.detail} for f in prepared.filters],
+        },
+        config=recipe.model_dump(mode="json"),
+        seeds={"build": recipe.seed},
+        versions=_versions(),
+        parameters=behaviour_parameters(recipe),
+        behaviour={"satisfaction_reference": 0.5},
+        metrics={"training": _training_summary(trainer.history)},
+        files={},
+    )
+    items = prepared.items.drop(columns="text")
+    weights = {name: value.detach().clone() for name, value in model.network.state_dict().items()}
+    tables = {"vectors": vectors, "text_pca": pca / pca.std(0).clamp(min=1e-6) * 0.33, "graph": graph}
+    write_bundle(target, spec, items, users, tables, tensors, weights, render_card(spec))
+    return load_world(target)
+
+
+def _measure(world: World, log: Interactions, report: Progress) -> World:
+    """Measures what ships, and writes the figures into the bundle."""
+    report("measuring satisfaction under the reference policy", 0.0)
+    behaviour = {**world.spec.behaviour, "satisfaction_reference": satisfaction_reference(world)}
+    world = rewrite(replace(world, spec=world.spec.model_copy(update={"behaviour": behaviour})))
+    metrics = {**world.spec.metrics, **validate(world, log, report)}
+    return rewrite(replace(world, spec=world.spec.model_copy(update={"metrics": metrics})))
+
+
+def rewrite(world: World) -> World:
+    """Writes a world's bundle again after its spec changed, with its card."""
+    write_bundle(
+        world.path,
+        world.spec,
+        world.items,
+        world.users,
+        world.item_tensors,
+        world.user_tensors,
+        world.weights,
+        render_card(world.spec),
+    )
+    return load_world(world.path)
+
+
+def _versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name).split("+")[0] for name in PACKAGES}
+    return {"recgym": importlib.metadata.version("recgym"), "python": platform.python_version(), **found}
+
+
+def _training_summary(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Epochs, seconds and the best validation NDCG@10 of each stage."""
+    out: dict[str, Any] = {}
+    for stage in ("pretrain", "finetune"):
+        rows = [row for row in history if row["stage"] == stage]
+        if rows:
+            best = max(rows, key=lambda row: row["ndcg@10"])
+            out[stage] = {
+                "epochs": len(rows),
+                "seconds": round(float(np.sum([row["seconds"] for row in rows])), 1),
+                "best_epoch": best["epoch"],
+                "validation_ndcg@10": round(best["ndcg@10"], 4),
+            }
+    return out

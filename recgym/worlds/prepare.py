@@ -1,0 +1,184 @@
+"""From a log to what the preference model is trained on: trips, item and user tables, features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from recgym.data.interactions import FilterCount, Interactions
+from recgym.errors import DataError
+from recgym.user_models.preference.network import MAX_FEEDBACK
+from recgym.user_models.preference.trips import Trips
+from recgym.worlds.recipes import Recipe
+
+GROUP = 10  # a rating log has no baskets: a trip is a run of at most this many ratings on one day
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A log made ready: N items, U users, with what was left out on the way."""
+
+    trips: Trips
+    items: pd.DataFrame  # [N] item_id, title, text, category, subcategory, brand, price, discount, popularity, interval_days
+    users: pd.DataFrame  # [U] user_id as in the log, observable attributes
+    filters: tuple[FilterCount, ...]
+    first_day: str  # date of day 0
+
+
+def prepare(log: Interactions, recipe: Recipe) -> Prepared:
+    """Filters a log as the recipe says and groups it into trips; counts everything that is left out.
+
+    Raises:
+        DataError: nothing is left, or a user attribute names a column that the log lacks.
+    """
+    filters = list(log.filters)
+    frame = pd.DataFrame(
+        {
+            "user": log.user_rows,
+            "item": log.item_rows,
+            "day": np.floor(log.days).astype(np.int64),
+            "feedback": _feedback(log, recipe),
+            "price": log["price"] if "price" in log else np.nan,
+            "discount": log["discount"] if "discount" in log else np.nan,
+        }
+    )
+    frame["trip"] = _trip_ids(log, frame)
+    items = log.items
+    if "recommendable" in items:
+        frame = _keep(frame, items["recommendable"].to_numpy(bool)[frame["item"]], "items not recommendable", filters)
+    buyers = frame.groupby("item")["user"].nunique()
+    common = frame["item"].isin(buyers.index[buyers >= recipe.min_item_users])
+    frame = _keep(frame, common.to_numpy(), f"items with fewer than {recipe.min_item_users} users", filters)
+    made = frame.groupby("user")["trip"].nunique()
+    active = frame["user"].isin(made.index[made >= recipe.min_user_trips])
+    frame = _keep(frame, active.to_numpy(), f"users with fewer than {recipe.min_user_trips} trips", filters)
+    if frame.empty:
+        raise DataError(
+            f"log {log.name!r}: no user with {recipe.min_user_trips} trips and no item with "
+            f"{recipe.min_item_users} users is left"
+        )
+    item_rows, user_rows = np.unique(frame["item"]), np.unique(frame["user"])
+    frame["item"] = np.searchsorted(item_rows, frame["item"])
+    frame["user"] = np.searchsorted(user_rows, frame["user"])
+    trips, repeated = _as_trips(frame, recipe, len(user_rows), len(item_rows))
+    if repeated:
+        filters.append(FilterCount("repeated item in a trip", repeated, "merged: quantities add up, the last rating counts"))
+    first = log["time"].min().astype("datetime64[D]")
+    return Prepared(
+        trips=trips,
+        items=_item_table(items.iloc[item_rows], frame, trips),
+        users=_user_table(log.users.iloc[user_rows], recipe),
+        filters=tuple(filters),
+        first_day=str(first),
+    )
+
+
+def _feedback(log: Interactions, recipe: Recipe) -> np.ndarray:
+    if recipe.kind == "rating":
+        if "rating" not in log:
+            raise DataError(f"log {log.name!r} has no column 'rating', which recipe {recipe.name!r} of kind 'rating' needs")
+        return np.rint(log["rating"]).clip(1, 5).astype(np.int64)
+    quantity = log["quantity"] if "quantity" in log else np.ones(len(log))
+    return np.rint(quantity).clip(1, MAX_FEEDBACK).astype(np.int64)
+
+
+def _trip_ids(log: Interactions, frame: pd.DataFrame) -> np.ndarray:
+    """One number a trip, ascending by user and time: the basket, or runs of at most ``GROUP`` events on one day."""
+    new = np.diff(frame["user"].to_numpy(), prepend=-1) != 0
+    if "basket" in log:
+        codes = pd.factorize(log["basket"])[0]
+        start = frame.assign(basket=codes, at=np.arange(len(frame))).groupby(["user", "basket"])["at"].transform("min")
+        return start.to_numpy()  # two baskets of one moment may interleave; the first event decides the order
+    new |= np.diff(frame["day"].to_numpy(), prepend=-1) != 0
+    run = np.cumsum(new) - 1
+    place = np.arange(len(frame)) - np.flatnonzero(new)[run]
+    starts = new | (place % GROUP == 0)
+    return np.cumsum(starts) - 1
+
+
+def _keep(frame: pd.DataFrame, mask: np.ndarray, reason: str, filters: list[FilterCount]) -> pd.DataFrame:
+    dropped = int((~mask).sum())
+    if dropped:
+        filters.append(FilterCount(reason, dropped, "events left out of the world"))
+    return frame[mask]
+
+
+def _as_trips(frame: pd.DataFrame, recipe: Recipe, num_users: int, num_items: int) -> tuple[Trips, int]:
+    frame = frame.sort_values(["user", "trip"], kind="stable")
+    how = "sum" if recipe.kind == "purchase" else "last"
+    grouped = frame.groupby(["user", "trip", "item"], sort=False).agg(feedback=("feedback", how), day=("day", "first"))
+    grouped = grouped.reset_index()
+    trip = np.cumsum(np.diff(grouped["trip"].to_numpy(), prepend=-1) != 0) - 1
+    first = np.flatnonzero(np.diff(trip, prepend=-1) != 0)
+    trips = Trips(
+        item=grouped["item"].to_numpy(np.int64),
+        feedback=grouped["feedback"].to_numpy(np.int64).clip(1, MAX_FEEDBACK),
+        trip=trip.astype(np.int64),
+        trip_user=grouped["user"].to_numpy(np.int64)[first],
+        trip_day=grouped["day"].to_numpy(np.int64)[first],
+        num_users=num_users,
+        num_items=num_items,
+    )
+    return trips, len(frame) - len(grouped)
+
+
+def training_part(trips: Trips) -> Trips:
+    """All but each user's last two trips, which are held out for validation and test."""
+    return trips.select(trips.before_last(2))
+
+
+def repurchase_intervals(trips: Trips) -> np.ndarray:
+    """Median days between a user's purchases of each item, [N], shrunk to the overall median by five pseudo-gaps."""
+    frame = pd.DataFrame(
+        {"user": trips.trip_user[trips.trip], "item": trips.item, "day": trips.trip_day[trips.trip]}
+    ).sort_values(["user", "item", "day"], kind="stable")
+    same = (frame["user"].diff() == 0) & (frame["item"].diff() == 0)
+    gaps = frame["day"].diff()[same].clip(lower=1)
+    overall = float(gaps.median()) if len(gaps) else 30.0
+    by_item = gaps.groupby(frame["item"][same]).agg(["median", "size"])
+    medians = np.full(trips.num_items, overall)
+    weight = by_item["size"] / (by_item["size"] + 5)
+    medians[by_item.index] = weight * by_item["median"] + (1 - weight) * overall
+    return medians
+
+
+def _item_table(described: pd.DataFrame, frame: pd.DataFrame, trips: Trips) -> pd.DataFrame:
+    """What is known of each item; popularity and intervals come from the training part alone."""
+    training = training_part(trips)
+    count = len(described)
+
+    def column(name: str, default: str) -> pd.Series:
+        values = described[name] if name in described else pd.Series([None] * count, index=described.index)
+        return values.astype("object").where(values.notna(), default).astype(str)
+
+    median = frame.groupby("item")[["price", "discount"]].agg({"price": "median", "discount": "mean"})
+    median = median.reindex(range(count))
+    ids = described.index.astype(str)
+    title = column("title", "")
+    return pd.DataFrame(
+        {
+            "item_id": ids,
+            "title": np.where(title == "", ids, title),
+            "text": column("text", "").to_numpy(),
+            "category": column("category", "unknown").to_numpy(),
+            "subcategory": column("subcategory", "unknown").to_numpy(),
+            "brand": column("brand", "unknown").to_numpy(),
+            "price": median["price"].fillna(0.0).round(2).to_numpy(),
+            "discount": median["discount"].fillna(0.0).round(4).to_numpy(),
+            "popularity": np.bincount(training.item, minlength=count),
+            "interval_days": repurchase_intervals(training).round(2),
+        }
+    )
+
+
+def _user_table(described: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    users = pd.DataFrame({"user_id": described.index.astype(str)})
+    for name, binning in recipe.attributes.items():
+        if binning.column not in described:
+            raise DataError(
+                f"recipe {recipe.name!r}: the log's users have no column {binning.column!r}; "
+                f"they have {', '.join(map(str, described.columns))}"
+            )
+        users[name] = binning.apply(described[binning.column]).to_numpy()
+    return users

@@ -1,0 +1,101 @@
+"""Recipes: from which log a world is built, what is kept, and how."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, TrainingConfig
+from recgym.user_models.preference.text import DEFAULT_ENCODER
+
+
+class Binning(BaseModel):
+    """An observable user attribute made of a column: the column's values under each level."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    column: str
+    levels: dict[str, tuple[str, ...]] = Field(description="level -> values of the column; an empty tuple takes itself")
+    edges: tuple[float, ...] | None = Field(None, description="numeric columns: upper edges of all levels but the last")
+
+    def apply(self, values: pd.Series) -> pd.Series:
+        """The level of each value, missing where the value is missing or in no level."""
+        if self.edges is not None:
+            numeric = pd.to_numeric(values, errors="coerce")
+            bounds = [-float("inf"), *self.edges, float("inf")]
+            return pd.cut(numeric, bounds, labels=list(self.levels), right=False).astype("object")
+        table = {value: level for level, members in self.levels.items() for value in (members or (level,))}
+        return values.astype("object").map(table)
+
+
+class Recipe(BaseModel):
+    """How a world is built. The resolved recipe is stored in the bundle."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    title: str
+    dataset: str
+    kind: Literal["purchase", "rating"]
+    currency: str | None = None
+    min_item_users: int = Field(20, ge=1, description="items bought by fewer users are left out")
+    min_user_trips: int = Field(5, ge=4, description="users with fewer trips are left out; two are held out")
+    attributes: dict[str, Binning] = {}
+    encoder: str = DEFAULT_ENCODER
+    seed: int = 0
+    model: ModelConfig = ModelConfig()
+
+
+def _levels(*names: str) -> dict[str, tuple[str, ...]]:
+    return dict.fromkeys(names, ())
+
+
+def ecommerce(**changes: Any) -> Recipe:
+    """Grocery trips of about 2,300 households: The Complete Journey."""
+    recipe = Recipe(
+        name="ecommerce",
+        title="Grocery shopping, fitted on The Complete Journey",
+        dataset="completejourney",
+        kind="purchase",
+        currency="USD",
+        attributes={
+            "age": Binning(
+                column="age",
+                levels={"19-34": ("19-24", "25-34"), "35-54": ("35-44", "45-54"), "55+": ("55-64", "65+")},
+            ),
+            "income": Binning(
+                column="income",
+                levels={
+                    "under 35K": ("Under 15K", "15-24K", "25-34K"),
+                    "35-74K": ("35-49K", "50-74K"),
+                    "75K+": ("75-99K", "100-124K", "125-149K", "150-174K", "175-199K", "200-249K", "250K+"),
+                },
+            ),
+            "household_size": Binning(column="household_size", levels=_levels("1", "2", "3", "4", "5+")),
+            "kids": Binning(column="kids_count", levels=_levels("0", "1", "2", "3+")),
+        },
+    )
+    return recipe.model_copy(update=changes)
+
+
+def movies(**changes: Any) -> Recipe:
+    """Film ratings of 943 people: MovieLens-100K, after ``recgym data fetch ml-100k``."""
+    recipe = Recipe(
+        name="movies",
+        title="Film ratings, fitted on MovieLens-100K",
+        dataset="ml-100k",
+        kind="rating",
+        min_item_users=5,
+        attributes={
+            "age": Binning(column="age", levels=_levels("under 25", "25-34", "35-44", "45+"), edges=(25, 35, 45)),
+            "gender": Binning(column="gender", levels=_levels("F", "M")),
+        },
+        model=ModelConfig(
+            network=NetworkConfig(dropout=0.2),
+            graph=GraphConfig(fraction=0.5),
+            training=TrainingConfig(pretrain_epochs=20, finetune_epochs=20, batch_segments=16),
+        ),
+    )
+    return recipe.model_copy(update=changes)

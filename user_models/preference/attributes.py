@@ -1,0 +1,34 @@
+"""Observable attributes of users and items as numeric columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+
+def attribute_columns(users: pd.DataFrame, attributes: dict[str, tuple[str, ...]]) -> Tensor:
+    """Observable attributes as one-hot columns with a missing flag each, float32 [U, sum(levels + 1)]."""
+    columns = []
+    for name, levels in attributes.items():
+        place = {level: code for code, level in enumerate(levels)}
+        codes = [place.get(value, len(levels)) if isinstance(value, str) else len(levels) for value in users[name]]
+        columns.append(torch.nn.functional.one_hot(torch.tensor(codes), len(levels) + 1).float())
+    return torch.cat(columns, dim=1) if columns else torch.zeros((len(users), 1))
+
+
+def item_attributes(items: pd.DataFrame) -> Tensor:
+    """Item attributes as columns: one-hot category, subcategory and brand, log price, discount, popularity, interval."""
+    parts = [pd.get_dummies(items[name]).to_numpy(np.float32) for name in ("category", "subcategory", "brand")]
+    numbers = np.stack(
+        (
+            np.log1p(items["price"]),
+            items["discount"],
+            np.log1p(items["popularity"]),
+            np.log1p(items["interval_days"]),
+        ),
+        axis=1,
+    ).astype(np.float32)
+    numbers = (numbers - numbers.mean(0)) / numbers.std(0).clip(min=1e-6)
+    return torch.from_numpy(np.concatenate((*parts, numbers), axis=1))

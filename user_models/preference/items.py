@@ -1,0 +1,97 @@
+"""The item side: text, graph and attributes fused into one vector an item."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GCNConv, LGConv
+
+from recgym.user_models.preference.config import GraphConfig, NetworkConfig
+from recgym.user_models.preference.network import GatedFusion
+
+
+def normalised_adjacency(users: Tensor, items: Tensor, weights: Tensor, num_users: int, num_items: int) -> Tensor:
+    """The symmetric user-item adjacency D^-1/2 A D^-1/2 as sparse CSR [U + N, U + N]; users come first."""
+    rows = torch.cat((users, items + num_users))
+    columns = torch.cat((items + num_users, users))
+    values = torch.cat((weights, weights)).float()
+    size = num_users + num_items
+    degree = torch.zeros(size).index_add_(0, rows, values).clamp(min=1e-12)
+    values = values * (degree[rows] * degree[columns]).rsqrt()
+    matrix = torch.sparse_coo_tensor(torch.stack((rows, columns)), values, (size, size), check_invariants=False)
+    return matrix.coalesce().to_sparse_csr()
+
+
+def edge_weights(counts: Tensor, ages: Tensor, half_life_days: float) -> Tensor:
+    """Weights of user-item edges: log(1 + count), halved every ``half_life_days`` since the last purchase."""
+    return torch.log1p(counts.float()) * 0.5 ** (ages.float() / half_life_days)
+
+
+class ItemGraph(nn.Module):
+    """Graph convolution over the user-item graph with users that start at zero.
+
+    Users own no parameters: a user is what its neighbours make of it, so new users fold in as those in training did
+    (LightGCN, He et al., 2020, has no cold node). ``lightgcn`` averages the layers; ``gcn`` transforms each
+    (Kipf and Welling, 2017).
+    """
+
+    def __init__(self, config: GraphConfig, dim: int) -> None:
+        super().__init__()
+        if config.convolution == "lightgcn":
+            self.layers = nn.ModuleList(LGConv(normalize=False) for _ in range(config.layers))
+        else:
+            self.layers = nn.ModuleList(GCNConv(dim, dim, normalize=False) for _ in range(config.layers))
+        self.transforms = config.convolution == "gcn"
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, base: Tensor, adjacency: Tensor) -> Tensor:
+        """Item graph embeddings [N, d] from base embeddings [N, d] and the adjacency [U + N, U + N]."""
+        users = adjacency.shape[0] - base.shape[0]
+        x = torch.cat((base.new_zeros(users, base.shape[1]), base))
+        total = x
+        for layer in self.layers:
+            x = layer(x, adjacency)
+            if self.transforms:
+                x = x.relu()
+            total = total + x
+        return self.norm(total[users:] / (len(self.layers) + 1))
+
+
+class ItemEncoder(nn.Module):
+    """Item vectors y [N, dim] from text embeddings, the graph and attributes, by gated fusion.
+
+    An item without an id (new, or hidden by id dropout) takes ``unknown``, one learned vector, plus its text.
+    """
+
+    def __init__(
+        self, network: NetworkConfig, graph: GraphConfig, num_items: int, text_width: int, attribute_width: int
+    ) -> None:
+        super().__init__()
+        dim = network.dim
+        self.id_dropout = graph.id_dropout
+        self.ids = nn.Embedding(num_items, dim)
+        nn.init.normal_(self.ids.weight, std=0.05)
+        self.unknown = nn.Parameter(torch.zeros(dim))
+        self.text = nn.Linear(text_width, dim, bias=False)
+        self.graph = ItemGraph(graph, dim)
+        self.no_graph = nn.Parameter(torch.zeros(dim))
+        self.fusion = GatedFusion({"text": dim, "base": dim, "graph": dim, "attributes": attribute_width}, dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(
+        self, text: Tensor, attributes: Tensor, adjacency: Tensor | None, hidden: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Item vectors y [N, dim] and graph embeddings [N, dim].
+
+        Args:
+            text: [N, text_width] frozen text embeddings.
+            attributes: [N, attribute_width].
+            adjacency: the user-item graph; None while pre-training, which scores events that are edges of it.
+            hidden: bool [N], items whose id is hidden (id dropout, or new items).
+        """
+        told = self.text(text)
+        ids = self.ids.weight if hidden is None else torch.where(hidden[:, None], self.unknown, self.ids.weight)
+        base = ids + told
+        graph = self.no_graph.expand_as(base) if adjacency is None else self.graph(base, adjacency)
+        y = self.fusion({"text": told, "base": base, "graph": graph, "attributes": attributes})
+        return self.norm(y), graph

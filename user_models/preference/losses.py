@@ -1,0 +1,62 @@
+"""Losses of pre-training and fine-tuning."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recgym.user_models.preference.network import GAP_BINS, SIZE_BINS, PreferenceNetwork
+from recgym.user_models.preference.samples import Pairs
+from recgym.user_models.preference.scoring import PairOutput
+
+
+def next_item_loss(logits: Tensor, items: Tensor) -> Tensor:
+    """Full softmax over the catalogue, averaged over each token's items: logits [P, N], items [P, G] (-1 pads)."""
+    mask = (items >= 0).float()
+    chosen = logits.gather(1, items.clamp(min=0))
+    mean_chosen = (chosen * mask).sum(1) / mask.sum(1).clamp(min=1)
+    return (logits.logsumexp(1) - mean_chosen).mean()
+
+
+def purchase_loss(logit: Tensor, pairs: Pairs, moments: int) -> Tensor:
+    """Weighted log loss over the catalogue, summed over items and averaged over moments."""
+    return (F.binary_cross_entropy_with_logits(logit, pairs.label, reduction="none") * pairs.weight).sum() / moments
+
+
+def quantity_loss(output: PairOutput, pairs: Pairs) -> Tensor:
+    """Negative log likelihood of the quantities bought under the geometric model, averaged over purchases."""
+    bought = pairs.label > 0
+    stop, quantity = output.stop[bought], pairs.feedback[bought]
+    return -(F.logsigmoid(stop) + (quantity - 1) * F.logsigmoid(-stop)).mean()
+
+
+def rating_cdf(network: PreferenceNetwork, location: Tensor) -> Tensor:
+    """P(rating <= 1..4), [..., 4], of the ordinal model (proportional odds, McCullagh 1980)."""
+    return torch.sigmoid(network.rating_thresholds() - location[..., None])
+
+
+def rating_loss(network: PreferenceNetwork, output: PairOutput, pairs: Pairs) -> Tensor:
+    """Negative log likelihood of the ratings given, averaged over ratings."""
+    rated = pairs.label > 0
+    cdf = rating_cdf(network, output.rating[rated])
+    edges = torch.cat((torch.zeros_like(cdf[:, :1]), cdf, torch.ones_like(cdf[:, :1])), dim=1)
+    rating = pairs.feedback[rated].long().clamp(1, 5)[:, None]
+    chance = edges.gather(1, rating) - edges.gather(1, rating - 1)
+    return -chance.clamp(min=1e-6).log().mean()
+
+
+def bin_numbers(values: np.ndarray, edges: tuple[int, ...], last: int) -> Tensor:
+    """Bin of each value, int64; bin b is [edges[b], edges[b + 1]), the last takes all that is above."""
+    return torch.from_numpy(np.clip(np.searchsorted(edges, values, side="right") - 1, 0, last))
+
+
+def size_loss(network: PreferenceNetwork, fused: Tensor, sizes: np.ndarray) -> Tensor:
+    """Cross entropy of basket sizes [P] in bins, at trip starts ``fused`` [P, d]."""
+    return F.cross_entropy(network.size_head(fused), bin_numbers(sizes, SIZE_BINS, len(SIZE_BINS) - 2))
+
+
+def gap_loss(network: PreferenceNetwork, fused: Tensor, gaps: np.ndarray) -> Tensor:
+    """Cross entropy of the days until the next trip [P] in bins, at trip ends ``fused`` [P, d]."""
+    return F.cross_entropy(network.gap_head(fused), bin_numbers(gaps, GAP_BINS, len(GAP_BINS) - 1))

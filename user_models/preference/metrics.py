@@ -1,0 +1,43 @@
+"""Held-out ranking metrics over the full catalogue."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recgym.user_models.preference.trips import Trips
+
+
+def relevance(scores: Tensor, trips: Trips, targets: np.ndarray, k: int = 10) -> tuple[Tensor, Tensor]:
+    """Whether each of the top k items is in the basket, float32 [P, k], and basket sizes [P]; ties by item row."""
+    top = torch.sort(scores, dim=1, descending=True, stable=True).indices[:, :k]
+    keys = np.sort(trips.trip * trips.num_items + trips.item)
+    wanted = targets[:, None] * trips.num_items + top.numpy()
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return torch.from_numpy((keys[place] == wanted).astype(np.float32)), torch.from_numpy(trips.size[targets])
+
+
+def ndcg_and_recall(scores: Tensor, trips: Trips, targets: np.ndarray, k: int = 10) -> tuple[Tensor, Tensor]:
+    """NDCG@k (binary gains) and Recall@k of each target trip, [P] each."""
+    hits, sizes = relevance(scores, trips, targets, k)
+    discount = 1 / torch.log2(torch.arange(k) + 2.0)
+    ideal = torch.cumsum(discount, 0)[sizes.clamp(max=k) - 1]
+    return (hits * discount).sum(1) / ideal, hits.sum(1) / sizes
+
+
+def ranking_metrics(logits: Tensor, trips: Trips, targets: np.ndarray) -> dict[str, float]:
+    """NDCG@10, Recall@10 and log loss per trip of calibrated logits [P, N]."""
+    ndcg, recall = ndcg_and_recall(logits, trips, targets)
+    lengths = trips.size[targets]
+    rows = torch.from_numpy(np.repeat(np.arange(len(targets)), lengths))
+    events = np.concatenate([np.arange(trips.events[t], trips.events[t + 1]) for t in targets])
+    bought = logits[rows, torch.from_numpy(trips.item[events])]
+    loss = torch.nn.functional.softplus(logits).sum() - bought.sum()
+    return {
+        "ndcg@10": float(ndcg.mean()),
+        "recall@10": float(recall.mean()),
+        "log_loss": float(loss) / len(targets),
+        "expected_size": float(torch.sigmoid(logits).sum(1).mean()),
+        "size": float(lengths.mean()),
+    }

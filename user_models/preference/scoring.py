@@ -1,0 +1,188 @@
+"""The preference network applied to histories in bulk: fused states, pair logits and whole-catalogue logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recgym.user_models.preference.network import (
+    PreferenceNetwork,
+    gap_levels,
+    repeat_features,
+    time_features,
+)
+from recgym.user_models.preference.trips import Purchases, Tokens, Trips
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """P moments at which a user is about to act: tensors of what is known then."""
+
+    user: Tensor  # [P] int64
+    sequence: Tensor  # [P, d] sequence state
+    pace: Tensor  # [P, 3]
+    gap: Tensor  # [P] float32 days since the previous trip
+    inside: Tensor  # [P] float32: 1 within a trip
+    bought: Tensor  # [P] float32 items bought so far on the trip
+    day: Tensor  # [P] float32
+
+
+def fuse(network: PreferenceNetwork, moments: Moments, graph: Tensor, attributes: Tensor) -> Tensor:
+    """The fused user state x [P, d]; ``graph`` [U, d] and ``attributes`` [U, A] are tables by user row."""
+    pace = moments.pace
+    time = time_features(
+        moments.gap, moments.inside, moments.bought, pace[:, 0], pace[:, 1], pace[:, 2], moments.day
+    )
+    sources = {
+        "sequence": moments.sequence,
+        "graph": graph[moments.user],
+        "attributes": attributes[moments.user],
+        "time": time,
+    }
+    fused: Tensor = network.fusion(sources)
+    return fused
+
+
+@dataclass(frozen=True, eq=False)
+class PairOutput:
+    """Head outputs for Q (moment, item) pairs."""
+
+    logit: Tensor  # [Q] uncalibrated logit of q
+    stop: Tensor  # [Q] logit of the geometric parameter of the quantity
+    rating: Tensor  # [Q] location of the ordinal rating model
+
+
+def score_pairs(
+    network: PreferenceNetwork,
+    fused: Tensor,
+    vectors: Tensor,
+    moment: Tensor,
+    item: Tensor,
+    own_counts: Tensor,
+    own_days: Tensor,
+    interval: Tensor,
+    pace: Tensor,
+) -> PairOutput:
+    """Scores pairs of a moment (row of ``fused`` [P, d]) and an item (row of ``vectors`` [N, d]); the rest is [Q]."""
+    hidden = F.silu(network.head_user(fused)[moment] + network.head_item(vectors)[item])
+    logit = hidden @ network.head_purchase
+    logit = logit + (network.match(fused)[moment] * vectors[item]).sum(-1)
+    logit = logit + network.item_bias(vectors)[item, 0]
+    features = repeat_features(own_counts, own_days, interval[item], pace[moment, 0], pace[moment, 2])
+    repeat = network.repeat_term(features, network.repeat_user(fused)[moment], network.repeat_item(vectors)[item])
+    logit = logit + torch.where(own_counts > 0, repeat, 0.0)
+    return PairOutput(logit, hidden @ network.head_quantity + network.quantity_bias, hidden @ network.head_rating)
+
+
+def score_catalogue(
+    network: PreferenceNetwork,
+    fused: Tensor,
+    vectors: Tensor,
+    own: tuple[Tensor, Tensor, Tensor, Tensor],
+    interval: Tensor,
+    pace: Tensor,
+    chunk: int = 16,
+) -> Tensor:
+    """Calibrated logits of q for every item, [P, N].
+
+    Args:
+        network: in evaluation mode.
+        fused: x, [P, d].
+        vectors: y, [N, d].
+        own: what each moment's user bought before, flat: moment [Q], item [Q], counts [Q], days since [Q].
+        interval: [N] days.
+        pace: [P, 3].
+        chunk: moments at a time, to bound memory.
+    """
+    users, items = network.head_user(fused), network.head_item(vectors)
+    logits = network.match(fused) @ vectors.T + network.item_bias(vectors)[:, 0]
+    for start in range(0, len(fused), chunk):
+        hidden = F.silu(users[start : start + chunk, None] + items)
+        logits[start : start + chunk] += hidden @ network.head_purchase
+    moment, item, counts, days = own
+    features = repeat_features(counts, days, interval[item], pace[moment, 0], pace[moment, 2])
+    repeat = network.repeat_term(features, network.repeat_user(fused)[moment], network.repeat_item(vectors)[item])
+    logits[moment, item] += repeat
+    return network.calibration[0] * logits + network.calibration[1]
+
+
+def token_inputs(
+    network: PreferenceNetwork, vectors: Tensor, trips: Trips, tokens: Tokens, index: np.ndarray
+) -> Tensor:
+    """Token inputs [S, L, d] of the tokens ``index`` [S, L] (-1 pads, at the end)."""
+    inside = index >= 0
+    rows = np.maximum(index, 0)
+    items = torch.from_numpy(np.where(inside[..., None], tokens.items[rows], -1))
+    feedback = torch.from_numpy(np.where(inside[..., None], tokens.feedback[rows], 0))
+    pooled, count = network.pool(vectors, items, feedback)
+    gaps = torch.from_numpy(trips.gap[tokens.trip[rows]])
+    level = torch.where(torch.from_numpy(tokens.first[rows]), gap_levels(gaps), 0)
+    return network.token(pooled, torch.zeros_like(pooled), count, torch.zeros_like(count), level)
+
+
+def states_before(
+    network: PreferenceNetwork, vectors: Tensor, trips: Trips, tokens: Tokens, targets: np.ndarray, chunk: int = 128
+) -> Tensor:
+    """Sequence states [len(targets), d] at the start of the trips ``targets``, from all tokens before each.
+
+    Histories are cut to the tokens that a simulated user starts with: the receptive field of the banded attention.
+    """
+    length = receptive_field(network)
+    start = np.searchsorted(tokens.trip, targets)  # first token of each target
+    out = []
+    for low in range(0, len(targets), chunk):
+        stop = start[low : low + chunk]
+        begin = np.maximum(tokens.users[trips.trip_user[targets[low : low + chunk]]], stop - length)
+        count = stop - begin
+        width = max(int(count.max(initial=0)), 1)
+        index = begin[:, None] + np.arange(width)
+        index = np.where(index < stop[:, None], index, -1)
+        states = network.encode(token_inputs(network, vectors, trips, tokens, index))
+        last = torch.from_numpy(np.maximum(count - 1, 0))
+        picked = states[torch.arange(len(count)), last]
+        out.append(torch.where(torch.from_numpy(count > 0)[:, None], picked, network.start))
+    return torch.cat(out)
+
+
+def receptive_field(network: PreferenceNetwork) -> int:
+    """How many tokens back the last state of the banded Transformer can see."""
+    return network.config.layers * (network.config.window - 1) + 1
+
+
+def trip_start_moments(trips: Trips, targets: np.ndarray, states: Tensor) -> Moments:
+    """The moments at the start of trips ``targets``, given their sequence states."""
+
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).float()
+
+    zeros = torch.zeros(len(targets))
+    return Moments(
+        user=torch.from_numpy(trips.trip_user[targets]),
+        sequence=states,
+        pace=tensor(trips.pace[targets]),
+        gap=tensor(trips.gap[targets]),
+        inside=zeros,
+        bought=zeros,
+        day=tensor(trips.trip_day[targets]),
+    )
+
+
+def owned_before(trips: Trips, purchases: Purchases, targets: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the users of trips ``targets`` had bought before them, flat: see ``score_catalogue``."""
+    moments, items, counts, days = [], [], [], []
+    for row, trip in enumerate(targets):
+        user = trips.trip_user[trip]
+        events = slice(trips.events[trips.users[user]], trips.events[trip])
+        owned = np.unique(trips.item[events])
+        count, last = purchases.lookup(np.full(len(owned), user), owned, np.full(len(owned), trip))
+        moments.append(np.full(len(owned), row))
+        items.append(owned)
+        counts.append(count)
+        days.append(trips.trip_day[trip] - last)
+    flat = [np.concatenate(parts) for parts in (moments, items, counts, days)]
+    moment, item, count, since = (torch.from_numpy(part) for part in flat)
+    return moment, item, count.float(), since.float()

@@ -1,0 +1,322 @@
+"""Pre-training on next items, then fine-tuning on responses, with early stopping and resumable checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from recgym.errors import RecGymError
+from recgym.user_models.preference import losses
+from recgym.user_models.preference.checkpoint import load_checkpoint, save_checkpoint
+from recgym.user_models.preference.config import ModelConfig
+from recgym.user_models.preference.items import ItemEncoder, edge_weights, normalised_adjacency
+from recgym.user_models.preference.metrics import ranking_metrics
+from recgym.user_models.preference.network import PreferenceNetwork
+from recgym.user_models.preference.samples import (
+    PairSampler,
+    batches,
+    cut_segments,
+    moments_before,
+    segment_index,
+)
+from recgym.user_models.preference.scoring import (
+    Moments,
+    fuse,
+    owned_before,
+    receptive_field,
+    score_catalogue,
+    score_pairs,
+    states_before,
+    token_inputs,
+    trip_start_moments,
+)
+from recgym.user_models.preference.trips import Purchases, Trips, draw_tokens
+
+Progress = Callable[[str, float], None]  # (what is under way, share done in [0, 1])
+
+
+class DivergedError(RecGymError):
+    """Training met a loss that is not finite."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a preference model learns from: N items, U users."""
+
+    trips: Trips  # all trips; each user's last two are held out
+    text: Tensor  # [N, width] frozen text embeddings
+    item_attributes: Tensor  # [N, F]
+    user_attributes: Tensor  # [U, A]
+    interval: Tensor  # [N] days: median repurchase interval, from training trips
+    ratings: bool  # feedback is a rating and not a quantity
+
+
+class PreferenceModel(nn.Module):
+    """The item encoder and the preference network, trained together."""
+
+    def __init__(self, config: ModelConfig, data: TrainingData) -> None:
+        super().__init__()
+        self.items = ItemEncoder(
+            config.network, config.graph, data.trips.num_items, data.text.shape[1], data.item_attributes.shape[1]
+        )
+        self.network = PreferenceNetwork(config.network, data.user_attributes.shape[1])
+
+
+def graph_edges(trips: Trips, half_life_days: float) -> tuple[Tensor, Tensor, Tensor]:
+    """User rows, item rows and weights of the user-item edges of a log; ages count to each user's last trip in it."""
+    user = trips.trip_user[trips.trip]
+    pair, inverse, counts = np.unique(user * trips.num_items + trips.item, return_inverse=True, return_counts=True)
+    last = np.zeros(len(pair), np.int64)
+    np.maximum.at(last, inverse, trips.trip_day[trips.trip])
+    users, items = pair // trips.num_items, pair % trips.num_items
+    newest = np.zeros(trips.num_users, np.int64)
+    np.maximum.at(newest, trips.trip_user, trips.trip_day)
+    weights = edge_weights(torch.from_numpy(counts), torch.from_numpy(newest[users] - last), half_life_days)
+    return torch.from_numpy(users), torch.from_numpy(items), weights
+
+
+def fold_in(trips: Trips, graph: Tensor, half_life_days: float) -> Tensor:
+    """User graph embeddings [U, d]: the weighted mean of the graph embeddings [N, d] of what each user bought."""
+    return fold_matrix(trips, half_life_days) @ graph
+
+
+def fold_matrix(trips: Trips, half_life_days: float) -> Tensor:
+    """The fold-in as a sparse matrix [U, N] whose rows sum to one (zero for users without history)."""
+    users, items, weights = graph_edges(trips, half_life_days)
+    total = torch.zeros(trips.num_users).index_add_(0, users, weights)
+    values = weights / total[users].clamp(min=1e-12)
+    size = (trips.num_users, trips.num_items)
+    return torch.sparse_coo_tensor(torch.stack((users, items)), values, size, check_invariants=False).coalesce()
+
+
+class Trainer:
+    """Trains one preference model; every epoch ends in a checkpoint from which an interrupted run goes on."""
+
+    def __init__(
+        self, data: TrainingData, config: ModelConfig, seed: int, directory: Path, progress: Progress | None = None
+    ) -> None:
+        self.data, self.config, self.seed, self.directory = data, config, seed, directory
+        self.progress = progress or (lambda what, share: None)
+        self.train_trips = data.trips.select(data.trips.before_last(2))
+        numbers, counts = self.train_trips.number, np.diff(self.train_trips.users)
+        cut = np.floor(counts * config.graph.fraction).astype(np.int64)  # [U] first trip that responses are trained on
+        self.first_response_trip = self.train_trips.users[:-1] + cut
+        graph_trips = self.train_trips.select(numbers < cut[self.train_trips.trip_user])
+        users, items, weights = graph_edges(graph_trips, config.graph.half_life_days)
+        self.adjacency = normalised_adjacency(users, items, weights, data.trips.num_users, data.trips.num_items)
+        self.folding = fold_matrix(graph_trips, config.graph.half_life_days)
+        self.sampler = PairSampler(self.train_trips, config.training.own_negatives, config.training.other_negatives)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.model = PreferenceModel(config, data)
+            popularity = np.bincount(self.train_trips.item, minlength=data.trips.num_items)
+            rate = float(popularity.mean() / len(self.train_trips.trip_user))
+            nn.init.zeros_(self.model.network.item_bias.weight)
+            nn.init.constant_(self.model.network.item_bias.bias, float(np.log(rate)))
+        self.validation = self._validation_targets()
+        self.history: list[dict[str, float | int | str]] = []
+        self.use_graph = True  # off while pre-training, which scores events that are edges of the graph
+
+    # ------------------------------------------------------------------ stages
+
+    def run(self) -> PreferenceModel:
+        """Pre-trains, fine-tunes, calibrates; resumes where a checkpoint lies in the directory."""
+        training = self.config.training
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with SummaryWriter(str(self.directory / "tensorboard")) as writer:
+            self._stage("pretrain", training.pretrain_epochs, training.learning_rate, writer)
+            self._stage("finetune", training.finetune_epochs, training.finetune_learning_rate, writer)
+        self._calibrate()
+        return self.model
+
+    def _stage(self, stage: str, epochs: int, learning_rate: float, writer: SummaryWriter) -> None:
+        training = self.config.training
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=training.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda epoch: min(1.0, 0.5 + epoch) * 0.5 * (1 + np.cos(np.pi * epoch / max(epochs, 1)))
+        )
+        checkpoint = self.directory / stage
+        self.use_graph = stage == "finetune"
+        best, best_epoch, first = -np.inf, -1, 0
+        state = load_checkpoint(checkpoint, self.model, optimizer)
+        if state is not None:
+            best, best_epoch, first = state["best"], state["best_epoch"], state["epoch"] + 1
+            self.history = list(state["history"])
+            for _ in range(first):
+                schedule.step()
+        for epoch in range(first, epochs):
+            if epoch - best_epoch > training.patience:
+                break
+            started = time.perf_counter()
+            rng = np.random.default_rng([self.seed, 1 if stage == "pretrain" else 2, epoch])
+            with torch.random.fork_rng():
+                torch.manual_seed(self.seed * 1_000_003 + epoch * 2 + (stage == "finetune"))
+                parts = self._epoch(stage, epoch, epochs, optimizer, rng, checkpoint)
+            schedule.step()
+            metrics = self.evaluate()
+            for name, value in {**parts, **metrics}.items():
+                writer.add_scalar(f"{stage}/{name}", value, epoch)
+            seconds = time.perf_counter() - started
+            self.history.append({"stage": stage, "epoch": epoch, "seconds": round(seconds, 1), **parts, **metrics})
+            improved = metrics["ndcg@10"] > best
+            if improved:
+                best, best_epoch = metrics["ndcg@10"], epoch
+            state = {"epoch": epoch, "best": best, "best_epoch": best_epoch, "history": self.history}
+            save_checkpoint(checkpoint, self.model, optimizer, state, improved)
+        load_checkpoint(checkpoint, self.model, None, best=True)
+
+    def _epoch(
+        self,
+        stage: str,
+        epoch: int,
+        epochs: int,
+        optimizer: torch.optim.Optimizer,
+        rng: np.random.Generator,
+        checkpoint: Path,
+    ) -> dict[str, float]:
+        training, trips = self.config.training, self.train_trips
+        tokens = draw_tokens(trips, rng, self.config.network.group, training.empty_tokens)
+        if stage == "pretrain":
+            start = tokens.users[:-1]
+        else:
+            first = np.minimum(self.first_response_trip, len(trips.trip_user) - 1)
+            start = np.maximum(np.searchsorted(tokens.trip, first), tokens.users[:-1])
+            start = np.where(self.first_response_trip < trips.users[1:], start, tokens.users[1:])
+        context = receptive_field(self.model.network) - 1
+        segments = cut_segments(tokens, start, training.segment, context)
+        plan = batches(segments, training.batch_segments, rng)
+        totals: dict[str, list[float]] = {}
+        self.model.train()
+        for number, batch in enumerate(plan):
+            parts = self._losses(stage, tokens, batch, rng)
+            loss = torch.stack(list(parts.values())).sum()
+            if not torch.isfinite(loss):
+                raise DivergedError(
+                    f"loss {float(loss)} at {stage} epoch {epoch} step {number}: "
+                    f"{ {name: float(value) for name, value in parts.items()} }. "
+                    f"The last good checkpoint is {checkpoint}; lower the learning rate to go on from it."
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
+            optimizer.step()
+            for name, value in parts.items():
+                totals.setdefault(name, []).append(float(value))
+            self.progress(f"{stage} epoch {epoch + 1}/{epochs}", (epoch + (number + 1) / len(plan)) / epochs)
+        return {f"loss/{name}": float(np.mean(values)) for name, values in totals.items()}
+
+    # ------------------------------------------------------------------ losses
+
+    def _encode_items(self, with_graph: bool, hide: bool) -> tuple[Tensor, Tensor]:
+        data, items = self.data, self.model.items
+        hidden = torch.rand(data.trips.num_items) < items.id_dropout if hide else None
+        vectors, graph = items(data.text, data.item_attributes, self.adjacency if with_graph else None, hidden)
+        return vectors, graph
+
+    def _losses(self, stage: str, tokens, batch, rng: np.random.Generator) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
+        network, trips, data = self.model.network, self.train_trips, self.data
+        vectors, graph = self._encode_items(with_graph=self.use_graph, hide=True)
+        index, rows, columns = segment_index(batch)
+        states = network.encode(token_inputs(network, vectors, trips, tokens, index))
+        begins = network.start.expand(states.shape[0], 1, -1)
+        before = torch.cat((begins, states[:, :-1]), dim=1)[torch.from_numpy(rows), torch.from_numpy(columns)]
+        token = index[rows, columns]
+        if stage == "pretrain":
+            keep = np.flatnonzero((tokens.items[token, 0] >= 0) & (rng.random(len(token)) < 0.4))
+            moments = moments_before(trips, tokens, token[keep], before[torch.from_numpy(keep)])
+            nowhere = torch.zeros(trips.num_users, vectors.shape[1])
+            fused = fuse(network, moments, nowhere, data.user_attributes)
+            logits = network.match(fused) @ vectors.T + network.item_bias(vectors)[:, 0]
+            return {"next_item": losses.next_item_loss(logits, torch.from_numpy(tokens.items[token[keep]]))}
+        user_graph = self.folding @ graph
+        user_graph = user_graph * (torch.rand(len(user_graph), 1) > 0.1)  # users without a graph are met in training too
+        keep = np.flatnonzero(tokens.first[token] | (rng.random(len(token)) < self.config.training.inner_positions))
+        moments = moments_before(trips, tokens, token[keep], before[torch.from_numpy(keep)])
+        fused = fuse(network, moments, user_graph, data.user_attributes)
+        pairs = self.sampler.draw(tokens, token[keep], rng)
+        output = score_pairs(
+            network, fused, vectors, pairs.moment, pairs.item, pairs.own_counts, pairs.own_days, data.interval,
+            moments.pace,
+        )
+        parts = {"purchase": losses.purchase_loss(output.logit, pairs, len(keep)) * 0.1}
+        if data.ratings:
+            parts["rating"] = losses.rating_loss(network, output, pairs)
+        else:
+            parts["quantity"] = 0.3 * losses.quantity_loss(output, pairs)
+        starts = np.flatnonzero(tokens.first[token[keep]])
+        sizes = trips.size[tokens.trip[token[keep][starts]]]
+        parts["size"] = 0.3 * losses.size_loss(network, fused[torch.from_numpy(starts)], sizes)
+        ends = np.flatnonzero(tokens.first[token] & (trips.number[tokens.trip[token]] > 0))
+        ended = moments_before(trips, tokens, token[ends], before[torch.from_numpy(ends)], end_of_previous=True)
+        after = fuse(network, ended, user_graph, data.user_attributes)
+        parts["gap"] = 0.3 * losses.gap_loss(network, after, trips.gap[tokens.trip[token[ends]]])
+        return parts
+
+    # ------------------------------------------------------------------ validation and calibration
+
+    def _validation_targets(self) -> np.ndarray:
+        """Each user's second-last trip, for at most ``validation_users`` users evenly spread over the rows."""
+        trips = self.data.trips
+        targets = np.flatnonzero(trips.trip_user_remaining == 1)
+        step = max(1, len(targets) // self.config.training.validation_users)
+        return targets[::step]
+
+    @torch.no_grad()
+    def item_tables(self) -> tuple[Tensor, Tensor]:
+        """Item vectors y [N, d] and item graph embeddings [N, d] of the trained model."""
+        self.model.eval()
+        return self._encode_items(with_graph=True, hide=False)
+
+    @torch.no_grad()
+    def encode_at(self, targets: np.ndarray) -> tuple[Tensor, Moments, Tensor]:
+        """Item vectors [N, d], moments and fused states [P, d] at the start of trips ``targets``."""
+        self.model.eval()
+        network, trips = self.model.network, self.data.trips
+        vectors, graph = self._encode_items(with_graph=self.use_graph, hide=False)
+        tokens = draw_tokens(trips, np.random.default_rng(0), self.config.network.group, 0.0)
+        moments = trip_start_moments(trips, targets, states_before(network, vectors, trips, tokens, targets))
+        history = trips.select(trips.before_last(int(trips.trip_user_remaining[targets[0]]) + 1))
+        user_graph = fold_in(history, graph, self.config.graph.half_life_days) * float(self.use_graph)
+        return vectors, moments, fuse(network, moments, user_graph, self.data.user_attributes)
+
+    @torch.no_grad()
+    def catalogue_logits(self, targets: np.ndarray) -> Tensor:
+        """Calibrated logits of q at the start of trips ``targets``, [P, N]."""
+        vectors, moments, fused = self.encode_at(targets)
+        own = owned_before(self.data.trips, Purchases.of(self.data.trips), targets)
+        return score_catalogue(self.model.network, fused, vectors, own, self.data.interval, moments.pace)
+
+    def evaluate(self) -> dict[str, float]:
+        """Full-catalogue ranking and log loss on the validation trips."""
+        logits = self.catalogue_logits(self.validation)
+        return ranking_metrics(logits, self.data.trips, self.validation)
+
+    def _calibrate(self) -> None:
+        """Fits logit -> a logit + b on the validation trips by Newton steps on the catalogue's log loss."""
+        network, trips = self.model.network, self.data.trips
+        network.calibration.data.copy_(torch.tensor([1.0, 0.0]))
+        logits = self.catalogue_logits(self.validation)
+        labels = torch.zeros_like(logits)
+        for row, trip in enumerate(self.validation):
+            labels[row, torch.from_numpy(trips.item[trips.events[trip] : trips.events[trip + 1]])] = 1.0
+        ab = torch.tensor([1.0, 0.0], dtype=torch.float64)
+        z = logits.double()
+        for _ in range(20):
+            p = torch.sigmoid(ab[0] * z + ab[1])
+            error, curve = p - labels, p * (1 - p)
+            gradient = torch.stack(((error * z).sum(), error.sum()))
+            mixed = (curve * z).sum()
+            hessian = torch.stack((torch.stack(((curve * z * z).sum(), mixed)), torch.stack((mixed, curve.sum()))))
+            move = torch.linalg.solve(hessian + 1e-6 * torch.eye(2, dtype=torch.float64), gradient)
+            ab = ab - move
+            if float(move.abs().max()) < 1e-6:
+                break
+        network.calibration.data.copy_(ab.float())
