@@ -121,34 +121,51 @@ class Observer:
         }
         self._compute: dict[str, Callable[[State], Tensor]] = {
             "user": self._user,
-            "candidates": self._candidates,
-            "candidate_items": lambda state: state.candidates.to(torch.int64),
-            "user_id": lambda state: state.user[:, None].clone(),
-            "history": lambda state: state.record.recent.to(torch.int64),
+            "candidate_items": self._candidate_items,
+            "user_id": self._user_id,
+            "history": self._history,
         }
         self._buffer = torch.empty(0, device=device)
 
-    def observe(self, state: State, keys: Iterable[str]) -> dict[str, Tensor]:
+    def observe(self, state: State, keys: Iterable[str], *, reuse: bool = False) -> dict[str, Tensor]:
         """The observation by key, each with the lane dimension first.
 
-        ``candidates`` is written into a buffer that the next call for as many lanes overwrites.
+        Args:
+            state: B lanes.
+            keys: what to observe.
+            reuse: write ``candidates`` into a buffer that the next such call for as many lanes overwrites.
 
         Raises:
             UnknownNameError: a key that is not observable.
         """
         out = {}
         for key in keys:
-            if key not in self._compute:
+            if key not in self.entries:
                 raise unknown_name("observation key", key, OBSERVATION_KEYS)
-            out[key] = self._compute[key](state)
+            out[key] = self._candidates(state, reuse) if key == "candidates" else self._compute[key](state)
         return out
 
-    def _candidates(self, state: State) -> Tensor:
+    @staticmethod
+    def _candidate_items(state: State) -> Tensor:
+        return state.candidates.to(torch.int64)
+
+    @staticmethod
+    def _user_id(state: State) -> Tensor:
+        return state.user[:, None].clone()
+
+    @staticmethod
+    def _history(state: State) -> Tensor:
+        return state.record.recent.to(torch.int64)
+
+    def _candidates(self, state: State, reuse: bool) -> Tensor:
         lanes, size = state.candidates.shape
         width = self._items.shape[1]
-        if self._buffer.shape[0] != lanes:
-            self._buffer = torch.empty((lanes, size, width), device=self._items.device)
-        out = self._buffer
+        if reuse and self._buffer.shape[0] == lanes:
+            out = self._buffer
+        else:
+            out = torch.empty((lanes, size, width), device=self._items.device)
+            if reuse:
+                self._buffer = out
         torch.index_select(self._items, 0, state.candidates.view(-1), out=out.view(lanes * size, width))
         counts, last_days = lookup(state.record, state.candidates)
         owned = counts > 0

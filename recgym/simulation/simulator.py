@@ -291,10 +291,10 @@ class Simulator:
 
     # ------------------------------------------------------------------ views and copies
 
-    def observe(self, state: State, keys: Iterable[str]) -> dict[str, Tensor]:
-        """What an agent sees before the next slate, by key; see ``Observer``."""
+    def observe(self, state: State, keys: Iterable[str], *, reuse: bool = False) -> dict[str, Tensor]:
+        """What an agent sees before the next slate, by key; see ``Observer.observe``."""
         with torch.no_grad():
-            return self.observer.observe(state, keys)
+            return self.observer.observe(state, keys, reuse=reuse)
 
     @torch.no_grad()
     def expected_reward(self, state: State, items: Tensor) -> Tensor:

@@ -1,0 +1,218 @@
+"""What both shells share: lanes with seeds and episodes, driven through the core one slate at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recgym.envs.actions import action_mode
+from recgym.errors import StateError, unknown_name
+from recgym.registration import USER_MODELS
+from recgym.scenario import Scenario, load_scenario
+from recgym.simulation.observation import OBSERVATION_KEYS
+from recgym.simulation.simulator import Simulator
+from recgym.simulation.state import Outcome, State
+from recgym.user_models.protocol import UserModel
+from recgym.worlds.world import World, load_world
+
+STATE_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The arguments that the shells have in common, resolved."""
+
+    simulator: Simulator
+    scenario: Scenario
+    mode: str
+    keys: tuple[str, ...]
+
+
+def resolve(
+    world: str | Path | World,
+    scenario: str | Path | Scenario,
+    mode: str | None,
+    observation: Sequence[str] | None,
+    device: str | torch.device,
+    user_model: str | UserModel | None,
+    simulator: Simulator | None,
+) -> Setup:
+    """Loads world, scenario and users, and applies the overrides of the shells' arguments.
+
+    Raises:
+        UnknownNameError: an unknown world, scenario, action mode, observation key or user model.
+        ScenarioError: the scenario does not fit the world.
+    """
+    loaded = load_scenario(scenario)
+    mode = loaded.actions.mode if mode is None else mode
+    keys = tuple(loaded.observation.keys if observation is None else observation)
+    for key in keys:
+        if key not in OBSERVATION_KEYS:
+            raise unknown_name("observation key", key, OBSERVATION_KEYS)
+    if mode == "item" and loaded.actions.slate_size != 1:
+        loaded = load_scenario(loaded, {"actions.slate_size": 1})
+    if simulator is None:
+        loaded_world = load_world(world)
+        users = USER_MODELS.load(user_model)(loaded_world, device) if isinstance(user_model, str) else user_model
+        simulator = Simulator(loaded_world, loaded, device, users)
+    return Setup(simulator, simulator.scenario, mode, keys)
+
+
+class Lanes:
+    """B lanes: identities, episode numbers, the current state, and which lanes have ended."""
+
+    def __init__(self, setup: Setup, num_lanes: int, strict: bool) -> None:
+        """Lanes that have not begun: ``begin`` starts them."""
+        self.simulator, self.keys = setup.simulator, setup.keys
+        self.mode = action_mode(setup.mode, setup.simulator, strict)
+        self.num_lanes = num_lanes
+        device = setup.simulator.device
+        self.seeds = torch.zeros(num_lanes, dtype=torch.int64, device=device)
+        self.episodes = torch.full((num_lanes,), -1, dtype=torch.int64, device=device)
+        self.ended = torch.zeros(num_lanes, dtype=torch.bool, device=device)
+        self.state: State | None = None
+
+    @property
+    def current(self) -> State:
+        """The state of the lanes.
+
+        Raises:
+            StateError: they have not begun.
+        """
+        if self.state is None:
+            raise StateError("the environment has no state yet: call reset() first")
+        return self.state
+
+    def begin(
+        self,
+        seeds: Sequence[int | None],
+        users: Any = None,
+        episodes: Any = None,
+        lanes: Tensor | None = None,
+    ) -> None:
+        """Starts an episode in all lanes, or in ``lanes`` (int64 [n]) only.
+
+        Args:
+            seeds: new identities, one a lane of the environment; None goes to the lane's next episode.
+            users: user rows, one a lane of the environment; None: drawn.
+            episodes: numbers of the episodes, one a lane of the environment; None: 0 for new identities, else the next.
+            lanes: where to start.
+        """
+        device = self.seeds.device
+        given = torch.tensor([seed is not None for seed in seeds], device=device)
+        values = torch.tensor([_int64(seed) if seed is not None else 0 for seed in seeds], device=device)
+        new_seeds = torch.where(given, values, self.seeds)
+        number = torch.where(given, 0, self.episodes + 1)
+        if episodes is not None:
+            number = self._per_lane("episodes", episodes)
+        rows = None if users is None else self._per_lane("users", users)
+        where = torch.arange(self.num_lanes, device=device) if lanes is None else lanes
+        fresh = self.simulator.reset(new_seeds[where], number[where], None if rows is None else rows[where])
+        if self.state is None or lanes is None:
+            self.state = fresh
+        else:
+            self.state.write(where, fresh)
+        self.seeds[where], self.episodes[where], self.ended[where] = new_seeds[where], number[where], False
+
+    def restart(self, lanes: Tensor) -> None:
+        """Takes ``lanes`` (int64 [n]) to their next episode."""
+        self.episodes[lanes] += 1
+        self.current.write(lanes, self.simulator.reset(self.seeds[lanes], self.episodes[lanes]))
+        self.ended[lanes] = False
+
+    def step(self, actions: Any, active: Tensor | None = None) -> tuple[Outcome, dict[str, Tensor]]:
+        """Shows what ``actions`` mean; lanes outside ``active`` are stepped too, and are restarted by the caller.
+
+        Returns:
+            The outcome, and the visit in which the slate was shown: user [B], day [B] and trip [B].
+        """
+        state = self.current
+        slate = self.mode.slates(actions, state, active)
+        shown = {"user": state.user.clone(), "day": state.visit.day.clone(), "trip": state.visit.trip.clone()}
+        self.state, outcome = self.simulator.step(state, slate)
+        self.ended = outcome.terminated | outcome.truncated
+        return outcome, shown
+
+    def visit(self) -> dict[str, Tensor]:
+        """User [B], day [B] and trip [B] of the slate to come."""
+        state = self.current
+        return {"user": state.user.clone(), "day": state.visit.day.clone(), "trip": state.visit.trip.clone()}
+
+    def observe(self, reuse: bool = False) -> dict[str, Tensor]:
+        """The observation of every lane."""
+        return self.simulator.observe(self.current, self.keys, reuse=reuse)
+
+    def observe_lanes(self, lanes: Tensor) -> dict[str, Tensor]:
+        """The observation of ``lanes`` (int64 [n]) only."""
+        visible = dataclasses.replace(self.current, hidden=None).select(lanes)
+        return self.simulator.observe(visible, self.keys)
+
+    # ------------------------------------------------------------------ saving
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that the future depends on, by name, ready for safetensors; shares no storage with the lanes."""
+        out = {f"state.{name}": tensor.clone() for name, tensor in self.current.flatten().items()}
+        out |= {"seeds": self.seeds.clone(), "episodes": self.episodes.clone(), "ended": self.ended.clone()}
+        out["fingerprint"] = self._fingerprint()
+        return out
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Takes back what ``tensors`` gave.
+
+        Raises:
+            StateError: the state is of another world, scenario, version or number of lanes; nothing is changed.
+        """
+        if "fingerprint" not in tensors or not torch.equal(tensors["fingerprint"].cpu(), self._fingerprint().cpu()):
+            raise StateError(
+                f"the state is of another world, scenario or version: this environment plays world "
+                f"{self.simulator.world.name!r} ({self.simulator.world.hash[:12]}) with scenario "
+                f"{self.simulator.scenario.name!r}"
+            )
+        one = torch.zeros(1, dtype=torch.int64, device=self.seeds.device)
+        shape = self.state if self.state is not None else self.simulator.reset(one, one)
+        expected = {f"state.{name}": tensor for name, tensor in shape.flatten().items()}
+        expected |= {"seeds": self.seeds, "episodes": self.episodes, "ended": self.ended}
+        for name, like in expected.items():
+            found = tensors.get(name)
+            wanted = (self.num_lanes, *like.shape[1:])
+            if found is None or tuple(found.shape) != wanted or found.dtype != like.dtype:
+                got = "missing" if found is None else f"{found.dtype} {tuple(found.shape)}"
+                raise StateError(f"{name} of the state must be {like.dtype} {wanted}, is {got}")
+        mine = {name: tensors[name].to(self.seeds.device).clone() for name in expected}
+        self.state = shape.unflatten(mine, "state.")
+        self.seeds, self.episodes, self.ended = mine["seeds"], mine["episodes"], mine["ended"]
+
+    def copy_from(self, other: Lanes, copies: int, luck: Literal["same", "fresh"]) -> None:
+        """Takes over ``copies`` copies of every lane of ``other``, lane by lane; see ``Simulator.branch``."""
+        self.state = self.simulator.branch(other.current, copies, luck)
+        self.seeds = other.seeds.repeat_interleave(copies)
+        self.episodes = other.episodes.repeat_interleave(copies)
+        self.ended = other.ended.repeat_interleave(copies)
+
+    def _fingerprint(self) -> Tensor:
+        text = f"{STATE_FORMAT} {self.simulator.world.hash} {self.simulator.scenario.hash}"
+        digest = hashlib.sha256(text.encode()).digest()[:8]
+        return torch.tensor([int.from_bytes(digest, "little", signed=True)], device=self.seeds.device)
+
+    def _per_lane(self, name: str, values: Any) -> Tensor:
+        array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+        if array.shape != (self.num_lanes,) or array.dtype.kind not in "iu":
+            raise StateError(
+                f"options[{name!r}] holds {self.num_lanes} whole numbers, one a lane, got {array.dtype} {array.shape}"
+            )
+        return torch.from_numpy(array.astype(np.int64)).to(self.seeds.device)
+
+
+def _int64(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise StateError(f"a seed is a whole number or None, got {seed!r}")
+    if not -(2**63) <= int(seed) < 2**63:
+        raise StateError(f"seed {seed} does not fit into 64 bits")
+    return int(seed)

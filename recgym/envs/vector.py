@@ -1,0 +1,400 @@
+"""The vector environment: any number of simulated users as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from recgym.envs.lanes import Lanes, resolve
+from recgym.envs.pickling import Rebuilt
+from recgym.envs.rendering import Shown, draw_picture, draw_text
+from recgym.envs.spaces import observation_space
+from recgym.errors import RecGymError, StateError
+from recgym.scenario import Scenario
+from recgym.simulation.simulator import Simulator
+from recgym.simulation.state import Outcome, State
+from recgym.user_models.protocol import UserModel
+from recgym.worlds.world import World
+
+Output = Literal["numpy", "torch"]
+
+
+class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
+    """Recommending slates of items to B simulated users at once.
+
+    ## Description
+    Each lane is one user of the world, who answers slates of K items. What users want comes from the world's preference
+    model; how they look at slates, lose patience and come back is set by the scenario. Lane i is bitwise the same user
+    with the same luck as ``RecEnv`` seeded alike: alone, or in a batch of any size and order.
+
+    ## Observation
+    A Dict of boxes with finite bounds, the lane dimension first: the keys of ``observation``.
+
+    | key | shape | what |
+    |---|---|---|
+    | ``user`` | [B, Du] float32 | observable attributes with missing flags, counts, days, this trip's slates so far |
+    | ``candidates`` | [B, M, F] float32 | text, popularity, price, discount, category, own count and recency |
+    | ``candidate_items`` | [B, M] int64 | item rows of the candidates |
+    | ``user_id`` | [B, 1] int64 | user row |
+    | ``history`` | [B, 50] int64 | most recently consumed item rows, newest first, -1 pads |
+
+    ``recgym.envs.features`` names the features. Nothing in them was computed by the preference model.
+
+    ## Action
+    By ``action_mode``: ``slate`` MultiDiscrete([M] * K) over the candidates, ``catalogue`` MultiDiscrete([N] * K) over
+    all items, ``item`` Discrete(M), a slate of one, ``scores`` Box(-1, 1, M), the K best shown. A duplicate wastes its
+    slot and is counted in ``info["duplicates"]``; with ``strict`` it is an error.
+
+    ## Reward
+    The scenario's objective or, where it has none, the world's: distinct items bought on the slate (``purchase``), or
+    watches rated 4 or more (``liked``). ``info["terms/<name>"]`` holds the unweighted terms.
+
+    ## Termination
+    ``terminated``: the user left (session episodes) or will never return (horizon episodes). ``truncated``: a limit of
+    slates or days was reached. Lanes restart by ``autoreset_mode``: NEXT_STEP (as in Gymnasium, the default; the next
+    step ignores the lane's action, resets it and gives reward 0), SAME_STEP (``final_obs`` and ``final_info`` hold what
+    the episode ended with), or DISABLED (``reset(options={"reset_mask": mask})``).
+
+    ``info`` of a step has arrays with the lane dimension first: ``slate``, ``consumed``, ``examined``, ``quantity``,
+    ``rating`` [B, K]; ``duplicates``, ``gap_days`` [B]; ``user``, ``day``, ``trip`` [B] as of the slate shown (of a
+    lane that was reset in this step: of its new episode). ``_<key>`` tells the lanes for which a key holds something.
+
+    ## Arguments
+    See ``__init__``. ``reset`` takes ``seed`` (int: lane i gets seed + i; a list of ints or None; None: each lane goes
+    to the next episode of its stream) and ``options`` with ``users`` [B] (user rows), ``episodes`` [B] (numbers in the
+    lanes' streams) and ``reset_mask`` [B] (bool: reset these lanes only).
+
+    ## Version History
+    * v0: first version.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "autoreset_mode": AutoresetMode.NEXT_STEP}
+    _step_keys: ClassVar[tuple[str, ...]] = ("slate", "consumed", "examined", "quantity", "rating")
+
+    def __init__(
+        self,
+        world: str | Path | World,
+        scenario: str | Path | Scenario = "default",
+        num_envs: int = 1,
+        *,
+        action_mode: str | None = None,
+        output: Output = "numpy",
+        observation: Sequence[str] | None = None,
+        strict: bool = False,
+        render_mode: str | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        device: str | torch.device = "cpu",
+        user_model: str | UserModel | None = None,
+        copy: bool = True,
+        simulator: Simulator | None = None,
+    ) -> None:
+        """Loads the world and builds the simulation.
+
+        Args:
+            world: name, path or ``World``.
+            scenario: name, path or ``Scenario``.
+            num_envs: B, the number of lanes.
+            action_mode: ``slate``, ``catalogue``, ``item`` or ``scores``; None: the scenario's.
+            output: ``numpy``, or ``torch`` for tensors on ``device`` with no host copy.
+            observation: observation keys; None: the scenario's.
+            strict: whether a duplicate on a slate is an error.
+            render_mode: ``ansi``, ``rgb_array`` or None.
+            autoreset_mode: what happens to a lane whose episode ended.
+            device: where the simulation runs.
+            user_model: name, target or object; None: the world's preference model.
+            copy: whether observations are the caller's to keep; False: the next step overwrites ``candidates``.
+            simulator: a simulator to share instead of building one; it must come from the same world and scenario.
+
+        Raises:
+            RecGymError: an argument out of range; UnknownNameError for an unknown name.
+        """
+        if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+            raise RecGymError(f"num_envs must be a whole number of at least 1, got {num_envs!r}")
+        if output not in ("numpy", "torch"):
+            raise RecGymError(f"output must be 'numpy' or 'torch', got {output!r}")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise RecGymError(f"render_mode must be None, 'ansi' or 'rgb_array', got {render_mode!r}")
+        setup = resolve(world, scenario, action_mode, observation, device, user_model, simulator)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self.num_envs, self.output, self.render_mode = num_envs, output, render_mode
+        self.simulator, self.scenario, self.world = setup.simulator, setup.scenario, setup.simulator.world
+        self.slate_size, self.num_candidates = setup.simulator.slate_size, setup.simulator.num_candidates
+        self._lanes = Lanes(setup, num_envs, strict)
+        self._copy = copy
+        self._shown: list[Shown] | None = None
+        self.single_observation_space = observation_space(setup.simulator.observer, setup.keys)
+        self.single_action_space = self._lanes.mode.space()
+        self.remember_arguments(
+            world=world,
+            scenario=scenario,
+            num_envs=num_envs,
+            action_mode=setup.mode,
+            output=output,
+            observation=setup.keys,
+            strict=strict,
+            render_mode=render_mode,
+            autoreset_mode=self.autoreset_mode.value,
+            device=str(setup.simulator.device),
+            user_model=user_model,
+            copy=copy,
+        )
+
+    # Built when asked for: the bounds of a batched Box take as much memory as the observations themselves.
+    @cached_property
+    def observation_space(self) -> gymnasium.Space:  # type: ignore[override]
+        """The batched observation space."""
+        return batch_space(self.single_observation_space, self.num_envs)
+
+    @cached_property
+    def action_space(self) -> gymnasium.Space:  # type: ignore[override]
+        """The batched action space."""
+        return batch_space(self.single_action_space, self.num_envs)
+
+    @property
+    def state(self) -> State:
+        """The current state of all lanes; privileged."""
+        return self._lanes.current
+
+    @property
+    def lane_seeds(self) -> np.ndarray:
+        """The identities of the lanes, int64 [B]."""
+        return self._lanes.seeds.cpu().numpy().copy()
+
+    # ------------------------------------------------------------------ Gymnasium
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Starts episodes; see the class docstring for ``seed`` and ``options``.
+
+        Raises:
+            StateError: a seed list or an option of the wrong length, type or range.
+        """
+        super().reset(seed=int(seed) if isinstance(seed, int | np.integer) else None)
+        options = dict(options or {})
+        rows = self._mask(options.pop("reset_mask", None))
+        users, episodes = options.pop("users", None), options.pop("episodes", None)
+        if options:
+            raise StateError(f"unknown reset options {sorted(options)}. Valid: episodes, reset_mask, users.")
+        if rows is not None and self._lanes.state is None:
+            raise StateError("the environment has no state yet: the first reset() takes no reset_mask")
+        self._lanes.begin(self._seeds(seed), users, episodes, rows)
+        self._shown = None
+        mask = np.ones(self.num_envs, dtype=bool)
+        if rows is not None:
+            mask[:] = False
+            mask[rows.cpu().numpy()] = True
+        info = {key: self._out(value) for key, value in self._lanes.visit().items()}
+        return self._observations(), {**info, **{f"_{key}": mask for key in info}}
+
+    def step(self, actions: Any) -> tuple[dict[str, Any], Any, Any, Any, dict[str, Any]]:
+        """Shows every user a slate.
+
+        Args:
+            actions: one a lane, lane dimension first; numpy or torch.
+
+        Returns:
+            Observations, rewards float32 [B], terminated bool [B], truncated bool [B], info.
+
+        Raises:
+            ActionError: an action that cannot be taken; the environment is left as it was.
+            StateError: called before ``reset`` or, with DISABLED, while a lane waits for its reset.
+        """
+        lanes = self._lanes
+        restart = None
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP and lanes.state is not None and bool(lanes.ended.any()):
+            restart = lanes.ended.clone()
+            if self.autoreset_mode is AutoresetMode.DISABLED:
+                lane = int(restart.nonzero()[0])
+                raise StateError(f"lane {lane}: its episode has ended; reset it with options={{'reset_mask': mask}}")
+        outcome, visit = lanes.step(actions, None if restart is None else ~restart)
+        if self.render_mode is not None:
+            self._shown = self._snapshot(outcome, visit)
+        reward, terminated, truncated = outcome.reward, outcome.terminated, outcome.truncated
+        info = self._step_info(outcome)
+        acted = None
+        if restart is not None:
+            lanes.restart(restart.nonzero().squeeze(1))
+            acted = ~restart
+            reward, terminated, truncated = reward * acted, terminated & acted, truncated & acted
+            info = {key: value * _like(acted, value) for key, value in info.items()}
+            visit = {key: torch.where(acted, visit[key], value) for key, value in lanes.visit().items()}
+        extra: dict[str, Any] = {}
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            done = lanes.ended
+            rows = done.nonzero().squeeze(1)
+            if len(rows):
+                extra = self._final(rows, done.clone(), {**info, **visit})
+                lanes.restart(rows)
+                now = lanes.visit()
+                visit = {key: value.index_copy(0, rows, now[key][rows]) for key, value in visit.items()}
+        everyone = torch.ones(self.num_envs, dtype=torch.bool, device=reward.device)
+        mask, always = self._out(everyone if acted is None else acted), self._out(everyone)
+        out = {key: self._out(value) for key, value in {**info, **visit}.items()}
+        out |= {f"_{key}": always if key in visit else mask for key in list(out)}
+        return (
+            self._observations(),
+            self._out(reward),
+            self._out(terminated),
+            self._out(truncated),
+            {**out, **extra},
+        )
+
+    def render(self) -> tuple[Any, ...] | None:  # type: ignore[override]
+        """One frame a lane of the last step: text (``ansi``) or uint8 [height, width, 3] (``rgb_array``)."""
+        if self.render_mode is None:
+            return None
+        shown = self._shown if self._shown is not None else self._snapshot(None, self._lanes.visit())
+        if self.render_mode == "ansi":
+            return tuple(draw_text(self.world, one) for one in shown)
+        return tuple(draw_picture(self.world, one, self.slate_size) for one in shown)
+
+    # ------------------------------------------------------------------ saving and branching
+
+    def get_state(self) -> dict[str, Tensor]:
+        """Everything the future depends on, as tensors by name (ready for safetensors), sharing no storage."""
+        return self._lanes.tensors()
+
+    def set_state(self, tensors: dict[str, Tensor]) -> dict[str, Any]:
+        """Goes back to what ``get_state`` gave, and returns the observations there.
+
+        Raises:
+            StateError: the state is of another world, scenario, version or number of lanes; nothing is changed.
+        """
+        self._lanes.restore(tensors)
+        self._shown = None
+        return self._observations()
+
+    def branch(self, copies: int, luck: Literal["same", "fresh"] = "fresh") -> RecVectorEnv:
+        """A new environment with ``copies`` copies of every lane, lane by lane, that go their own way from here.
+
+        Args:
+            copies: at least 1.
+            luck: ``fresh`` redraws all that is not settled yet (for planning); ``same`` replays what would have
+                happened (for counterfactual comparison; to plan on it would be clairvoyant).
+
+        Raises:
+            RecGymError: ``copies`` or ``luck`` is not valid.
+        """
+        return branch_lanes(self._lanes, self._arguments, copies, luck)
+
+    # ------------------------------------------------------------------ internals
+
+    def _seeds(self, seed: Any) -> list[int | None]:
+        if seed is None:
+            if self._lanes.state is not None:
+                return [None] * self.num_envs
+            first = int(self.np_random.integers(2**31))  # from the operating system's entropy: nothing was asked for
+            return [first + lane for lane in range(self.num_envs)]
+        if isinstance(seed, int | np.integer):
+            return [int(seed) + lane for lane in range(self.num_envs)]
+        seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise StateError(f"a list of seeds has one entry a lane: {self.num_envs} expected, got {len(seeds)}")
+        return seeds
+
+    def _mask(self, mask: Any) -> Tensor | None:
+        """The lanes of a reset mask as int64 [n]; None where there is no mask."""
+        if mask is None:
+            return None
+        array = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask)
+        if array.shape != (self.num_envs,) or array.dtype != np.bool_ or not array.any():
+            raise StateError(
+                f"options['reset_mask'] is a bool array of shape ({self.num_envs},) with at least one True, "
+                f"got {array.dtype} {array.shape}"
+            )
+        return torch.from_numpy(np.flatnonzero(array)).to(self.simulator.device)
+
+    def _observations(self) -> dict[str, Any]:
+        return {key: self._out(value) for key, value in self._lanes.observe(reuse=not self._copy).items()}
+
+    def _out(self, value: Tensor) -> Any:
+        return value if self.output == "torch" else value.cpu().numpy()
+
+    def _step_info(self, outcome: Outcome) -> dict[str, Tensor]:
+        info = {key: getattr(outcome, key) for key in self._step_keys}
+        info |= {"duplicates": outcome.duplicate.sum(dim=1), "gap_days": outcome.gap_days}
+        return info | {f"terms/{name}": value for name, value in outcome.terms.items()}
+
+    def _final(self, rows: Tensor, done: Tensor, info: dict[str, Tensor]) -> dict[str, Any]:
+        """``final_obs`` and ``final_info`` of the lanes ``rows`` (int64 [n]), before they restart.
+
+        As in Gymnasium, ``final_obs`` is an object array with a dict for each lane that ended and None elsewhere; with
+        torch output, where that would cost a copy a lane, a dict of tensors [n, ...] of the lanes in ``final_lanes``.
+        """
+        final = self._lanes.observe_lanes(rows)
+        mask = self._out(done)
+        infos = {key: self._out(value.clone()) for key, value in info.items()}
+        extra: dict[str, Any] = {"final_info": {**infos, **{f"_{key}": mask for key in infos}}, "_final_info": mask}
+        if self.output == "torch":
+            return {**extra, "final_obs": final, "_final_obs": mask, "final_lanes": rows}
+        arrays = {key: value.cpu().numpy() for key, value in final.items()}
+        observations = np.full(self.num_envs, None, dtype=object)
+        for place, lane in enumerate(rows.tolist()):
+            observations[lane] = {key: value[place] for key, value in arrays.items()}
+        return {**extra, "final_obs": observations, "_final_obs": mask}
+
+    def _snapshot(self, outcome: Outcome | None, visit: dict[str, Tensor]) -> list[Shown]:
+        return snapshot(outcome, visit, self._lanes.current)
+
+
+def _like(mask: Tensor, value: Tensor) -> Tensor:
+    """``mask`` [B] with as many dimensions as ``value`` [B, ...]."""
+    return mask.reshape(mask.shape + (1,) * (value.dim() - 1))
+
+
+def snapshot(outcome: Outcome | None, visit: dict[str, Tensor], state: State) -> list[Shown]:
+    """What there is to draw, lane by lane; ``outcome`` None: no slate was shown yet."""
+    numbers = {key: value.cpu().numpy() for key, value in visit.items()}
+    steps = state.steps.cpu().numpy()
+    lanes = range(len(steps))
+    if outcome is None:
+        none = np.zeros(0, dtype=np.int64)
+        tables = dict.fromkeys(
+            ("items", "examined", "consumed", "quantity", "rating", "duplicate"), [none] * len(steps)
+        )
+        rewards, ended = np.zeros(len(steps)), [""] * len(steps)
+    else:
+        parts = {"items": outcome.slate, "examined": outcome.examined, "consumed": outcome.consumed}
+        parts |= {"quantity": outcome.quantity, "rating": outcome.rating, "duplicate": outcome.duplicate}
+        tables = {key: list(value.cpu().numpy()) for key, value in parts.items()}
+        rewards = outcome.reward.cpu().numpy()
+        left, cut = outcome.terminated.tolist(), outcome.truncated.tolist()
+        ended = ["left" if left[lane] else "truncated" if cut[lane] else "" for lane in lanes]
+    return [
+        Shown(
+            user=int(numbers["user"][lane]),
+            day=int(numbers["day"][lane]),
+            trip=int(numbers["trip"][lane]),
+            step=int(steps[lane]),
+            reward=float(rewards[lane]),
+            ended=ended[lane],
+            **{key: table[lane] for key, table in tables.items()},
+        )
+        for lane in lanes
+    ]
+
+
+def branch_lanes(lanes: Lanes, arguments: dict[str, Any], copies: int, luck: Literal["same", "fresh"]) -> RecVectorEnv:
+    """The vector environment of ``copies`` copies of ``lanes``; it shares their simulator, and nothing else."""
+    if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
+        raise RecGymError(f"copies must be a whole number of at least 1, got {copies!r}")
+    if luck not in ("same", "fresh"):
+        raise RecGymError(f"luck must be 'same' or 'fresh', got {luck!r}")
+    given = {**arguments, "num_envs": lanes.num_lanes * copies, "simulator": lanes.simulator}
+    branched = RecVectorEnv(**given)
+    branched._lanes.copy_from(lanes, copies, luck)
+    return branched
