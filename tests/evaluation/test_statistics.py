@@ -89,7 +89,9 @@ def test_identical_agents_differ_by_nothing() -> None:
 
 
 def test_comparison_is_antisymmetric_and_repeatable() -> None:
-    rows = pd.concat([episodes("a", rng(8).exponential(1, 90), seeds=3), episodes("b", rng(9).exponential(1, 90), seeds=3)])
+    rows = pd.concat(
+        [episodes("a", rng(8).exponential(1, 90), seeds=3), episodes("b", rng(9).exponential(1, 90), seeds=3)]
+    )
     [forward], [again] = (statistics.compare(rows, "a", "b", rng()) for _ in range(2))
     [backward] = statistics.compare(rows, "b", "a", rng())
     assert forward == again

@@ -1,0 +1,88 @@
+"""``recgym evaluate``: agents on identical users with identical luck, a table with intervals, and a report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    env: Annotated[str, typer.Option(help="Environment id, or name or directory of a world.")] = "ecommerce-v0",
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Scenario name or YAML file; several: repeat, or separate by commas. Default: the environment's."
+        ),
+    ] = None,
+    agents: Annotated[
+        str, typer.Option(help="Agents by name or run directory, separated by commas.")
+    ] = "random,popularity,frequency,item_knn,greedy",
+    users: Annotated[int | None, typer.Option(help="Users, the same for every agent. Default: the scenario's.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Episodes with each user. Default: the scenario's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for rows and report; the same command again resumes.")
+    ] = None,
+    train_steps: Annotated[int | None, typer.Option(help="Training budget of learners given by name.")] = None,
+    device: Annotated[str, typer.Option(help="Torch device of the simulation.")] = "cpu",
+) -> None:
+    """Compare agents on the same simulated users: means with 95% intervals, paired differences and a report."""
+    from rich.console import Console
+
+    from recgym.evaluation.runner import evaluate as run
+
+    names = _split(agents)
+    scenarios = [name for given in scenario or [] for name in _split(given)]
+    out = out or default_directory(env, scenarios, names, users, seeds, train_steps)
+    run(
+        env,
+        scenarios or None,
+        names,
+        users=users,
+        seeds=seeds,
+        out=out,
+        train_steps=train_steps,
+        device=device,
+        command=command_line(),
+    )
+    finish(out, Console())
+
+
+def finish(directory: Path, console: object) -> None:
+    """Prints the tables of a finished evaluation and writes its report."""
+    from rich.console import Console
+
+    from recgym.evaluation import table
+    from recgym.evaluation.report import write_report
+    from recgym.evaluation.summary import summarise_run
+
+    assert isinstance(console, Console)
+    summary = summarise_run(directory)
+    users = summary.manifest["configuration"]["users"]
+    console.print()
+    table.show(summary, console)
+    if users["used"] < users["requested"]:
+        console.print(
+            f"All {users['available']:,} users of the world were used; {users['requested']:,} were asked for."
+        )
+    console.print(f"Report: {write_report(directory, summary)}", soft_wrap=True, highlight=False)
+
+
+def command_line() -> str:
+    """What the user typed, without the directory of the executable."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def default_directory(env: str, *settings: object) -> Path:
+    """A directory under ``runs`` for these settings, so that the same command again takes up where it stopped."""
+    digest = hashlib.sha256(json.dumps([env, *settings]).encode()).hexdigest()[:8]
+    return Path("runs") / f"evaluate-{Path(env).name}-{digest}"
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

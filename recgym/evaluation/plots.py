@@ -1,0 +1,172 @@
+"""The report's figures as inline SVG: static, printable, in colours that the page's light and dark themes define."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from recgym.evaluation.statistics import Comparison
+from recgym.evaluation.summary import Line
+from recgym.evaluation.table import interval, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH = 4.2  # inches; about the width of a phone, so that text keeps its size there
+_MARKERS = "osD^vPX*"
+# Matplotlib draws in these stand-ins, which become CSS variables of the page.
+_INK, _SOFT, _GRID, _GOOD, _BAD = "#010101", "#020202", "#030303", "#040404", "#050505"
+_SERIES = [f"#0{digit}0a0b" for digit in range(1, 9)]
+_VARIABLES = {
+    _INK: "--ink",
+    _SOFT: "--soft",
+    _GRID: "--line",
+    _GOOD: "--good",
+    _BAD: "--bad",
+    **{colour: f"--series-{at}" for at, colour in enumerate(_SERIES, start=1)},
+}
+_STYLE: Any = {  # Any: matplotlib types its keys one by one
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.edgecolor": _GRID,
+    "axes.labelcolor": _SOFT,
+    "xtick.color": _SOFT,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+}
+
+
+def reward_plot(lines: Sequence[Line], key: str) -> str:
+    """Mean reward with its interval, an agent a row; privileged agents hollow."""
+    figure, axes = _figure(0.42 * len(lines) + 0.75)
+    for row, line in enumerate(lines):
+        estimate = line.scores["reward"]
+        _draw(axes, row, estimate.value, estimate.low, estimate.high, _SERIES[0], hollow=line.privileged)
+    low = min(_finite(line.scores["reward"].low, line.scores["reward"].value) for line in lines)
+    axes.set_xlim(left=min(0.0, low * 1.05))
+    _rows(axes, [line.agent for line in lines], [number(line.scores["reward"].value) for line in lines])
+    axes.set_xlabel("reward of an episode")
+    return _svg(figure, "Mean reward of each agent", key)
+
+
+def forest_plot(comparisons: Sequence[Comparison], reference: str, key: str) -> str:
+    """Paired differences with ``reference``, a comparison a row, and the line of no difference."""
+    figure, axes = _figure(0.42 * len(comparisons) + 0.75)
+    axes.axvline(0, color=_SOFT, linewidth=1)
+    for row, comparison in enumerate(comparisons):
+        gap = comparison.difference
+        colour = _GOOD if gap.low > 0 else _BAD if gap.high < 0 else _SOFT
+        _draw(axes, row, gap.value, gap.low, gap.high, colour)
+    gaps = [interval(comparison.difference, signed=True) for comparison in comparisons]
+    _rows(axes, [comparison.first for comparison in comparisons], gaps)
+    axes.set_xlabel(f"difference in reward from {reference}")
+    return _svg(figure, f"Difference of each agent from {reference}", f"{key}-{reference}")
+
+
+def history_plot(history: pd.DataFrame, agents: Sequence[str], key: str) -> str:
+    """Mean reward with its interval by how many trips the log holds of the user; one series an agent."""
+    groups = list(history["group"].cat.categories)
+    figure, axes = _figure(3.0)
+    step = 0.7 / max(len(agents), 1)
+    for at, agent in enumerate(agents):
+        part = history[history["agent"] == agent].set_index("group").reindex(groups)
+        places = [group + (at - (len(agents) - 1) / 2) * step for group in range(len(groups))]
+        colour = _SERIES[at % len(_SERIES)]
+        axes.vlines(places, part["low"], part["high"], color=colour, linewidth=1.4)
+        axes.scatter(
+            places, part["value"], color=colour, marker=_MARKERS[at % len(_MARKERS)], s=20, label=agent, zorder=3
+        )
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_xlabel("trips of the user in the log (quarters of the users)")
+    axes.set_ylabel("reward of an episode")
+    axes.tick_params(length=0)
+    axes.grid(axis="y")
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    _legend(figure, axes, len(agents))
+    return _svg(figure, "Reward by what the log knows of the user", key)
+
+
+def learning_plot(curves: pd.DataFrame, key: str) -> str:
+    """Training reward against slates shown; columns scenario, agent, steps, reward."""
+    figure, axes = _figure(2.6)
+    names = list(dict.fromkeys(curves["agent"]))
+    for at, agent in enumerate(names):
+        part = curves[curves["agent"] == agent]
+        axes.plot(part["steps"], part["reward"], color=_SERIES[at % len(_SERIES)], linewidth=1.8, label=agent)
+    axes.set_xlabel("slates shown in training")
+    axes.set_ylabel("reward of an episode")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k" if value else "0")
+    axes.tick_params(length=0)
+    axes.grid(axis="y")
+    if len(names) > 1:
+        _legend(figure, axes, len(names))
+    return _svg(figure, "Reward while training", key)
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        return figure, figure.subplots()
+
+
+def _draw(axes: Axes, row: int, value: float, low: float, high: float, colour: str, *, hollow: bool = False) -> None:
+    axes.hlines(row, _finite(low, value), _finite(high, value), color=colour, linewidth=2)
+    axes.scatter(
+        [value], [row], s=34, zorder=3, edgecolors=colour, linewidths=1.6, facecolors="none" if hollow else colour
+    )
+
+
+def _finite(end: float, value: float) -> float:
+    return value if end != end else end
+
+
+def _rows(axes: Axes, labels: Sequence[str], values: Sequence[str]) -> None:
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.tick_params(length=0)
+    axes.grid(axis="x")
+    for row, text in enumerate(values):
+        axes.text(
+            1.02, row, text.replace("-", "−"), transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=_INK
+        )
+
+
+def _legend(figure: Figure, axes: Axes, entries: int) -> None:
+    with matplotlib.rc_context(_STYLE):
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=min(entries, 3), frameon=False)
+
+
+def _svg(figure: Figure, label: str, key: str) -> str:
+    """The figure as an ``<svg>`` element for HTML: no prologue, no metadata, colours as CSS variables.
+
+    ``key`` keeps its ids apart from those of the other figures of its kind on the page.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"{label} {key}"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
+    text = re.sub(r' (width|height)="[^"]*"', "", text, count=2)  # those of <svg>, its first attributes: CSS sizes it
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would apply to the whole page
+    text = re.sub(r"font: [^;\"]*?(\d+(?:\.\d+)?)px[^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r" font-family: [^;\"]*;", "", text)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # numbered alike in every figure, and nothing refers to them
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, f"var({variable})")
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)

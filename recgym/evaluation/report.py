@@ -1,0 +1,211 @@
+"""The report: one HTML file that needs no network, beside the same findings as Markdown and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from recgym.evaluation import plots, table
+from recgym.evaluation.metrics import METRICS
+from recgym.evaluation.store import TRAINING, atomically, write_json
+from recgym.evaluation.summary import ScenarioSummary, Summary, summarise_run
+
+REPORT = "report.html"
+_REPLAYED_SLATES = 8  # an episode; longer ones say how many more there were
+
+
+@dataclass(frozen=True)
+class ReplayItem:
+    """One position of a slate and what the user did."""
+
+    title: str
+    category: str
+    price: str
+    examined: bool
+    consumed: bool
+    note: str  # such as "bought 2" or "rated 4"
+
+
+@dataclass(frozen=True)
+class ReplaySlate:
+    """One slate."""
+
+    heading: str
+    items: tuple[ReplayItem, ...]
+
+
+@dataclass(frozen=True)
+class ReplayEpisode:
+    """One agent's episode with one user."""
+
+    agent: str
+    summary: str
+    slates: tuple[ReplaySlate, ...]
+    num_hidden: int
+
+
+def write_report(directory: str | Path, summary: Summary | None = None) -> Path:
+    """Writes ``report.html``, ``report.md`` and ``summary.json`` beside the rows of a finished evaluation.
+
+    Args:
+        directory: the ``out`` of ``evaluate``.
+        summary: what was found, where it has been computed already.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        RecGymError: the directory holds no finished evaluation.
+    """
+    directory = Path(directory)
+    summary = summary or summarise_run(directory)
+    steps = pd.read_parquet(directory / "steps.parquet")
+    curves = pd.read_parquet(directory / TRAINING) if (directory / TRAINING).is_file() else None
+    html = render(summary, steps, curves)
+    atomically(directory / REPORT, lambda file: file.write_text(html, encoding="utf-8"))
+    text = table.markdown(summary)
+    atomically(directory / "report.md", lambda file: file.write_text(text, encoding="utf-8"))
+    write_json(directory / "summary.json", summary.to_dict())
+    return directory / REPORT
+
+
+def render(summary: Summary, steps: pd.DataFrame, curves: pd.DataFrame | None = None) -> str:
+    """The report as HTML.
+
+    Args:
+        summary: what was found.
+        steps: traced slates, as ``evaluate`` writes them.
+        curves: training curves (scenario, agent, steps, reward), or None.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("recgym.evaluation"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(number=lambda value: table.number(value).replace("-", "−"), share=table.share)
+    configuration = summary.manifest.get("configuration", {})
+    currency = (configuration.get("world") or {}).get("currency")
+    return environment.get_template("report.html.j2").render(
+        title=_title(configuration),
+        subtitle=_subtitle(summary, configuration),
+        sections=[_section(part, steps, curves, currency) for part in summary.scenarios],
+        metrics=METRICS,
+        facts=_facts(summary.manifest),
+    )
+
+
+def _section(
+    part: ScenarioSummary, steps: pd.DataFrame, curves: pd.DataFrame | None, currency: str | None
+) -> dict[str, Any]:
+    mine = curves[curves["scenario"] == part.scenario] if curves is not None else pd.DataFrame()
+    traced = steps[steps["scenario"] == part.scenario] if len(steps) else steps
+    order = [line.agent for line in part.lines]
+    return {
+        "name": part.scenario,
+        "headline": table.headline(part),
+        "summary": part,
+        "rows": [
+            {
+                "line": line,
+                "scores": [
+                    table.value(metric.id, line.scores.get(metric.id)) for metric in METRICS if metric.id != "reward"
+                ],
+            }
+            for line in part.lines
+        ],
+        "reward_plot": plots.reward_plot(part.lines, part.scenario),
+        "forests": [(name, plots.forest_plot(part.versus(name), name, part.scenario)) for name in part.references],
+        "history_plot": plots.history_plot(part.history, order, part.scenario),
+        "learning_plot": plots.learning_plot(mine, part.scenario) if len(mine) else None,
+        "replays": [
+            {"user": int(user), "episodes": _episodes(mine, order, currency)}
+            for user, mine in (traced.groupby("user", sort=False) if len(traced) else ())
+        ],
+    }
+
+
+def _episodes(traced: pd.DataFrame, order: list[str], currency: str | None) -> list[ReplayEpisode]:
+    found = []
+    for agent in order:
+        episode = traced[traced["agent"] == agent]
+        slates = [_slate(slate, currency) for _, slate in episode.groupby("step", sort=True)]
+        taken = int(episode["consumed"].sum())
+        summary = f"{taken} taken from {len(slates)} slate{'s' * (len(slates) != 1)}"
+        found.append(
+            ReplayEpisode(agent, summary, tuple(slates[:_REPLAYED_SLATES]), max(len(slates) - _REPLAYED_SLATES, 0))
+        )
+    return found
+
+
+def _slate(slate: pd.DataFrame, currency: str | None) -> ReplaySlate:
+    first = slate.iloc[0]
+    heading = f"Slate {int(first['step']) + 1}"
+    if slate["trip"].iloc[0] > 0:
+        heading += f", visit {int(first['trip']) + 1}"
+    items = []
+    for row in slate.itertuples():
+        note = ""
+        if row.consumed:
+            note = f"rated {row.rating}" if row.rating else f"bought {row.quantity}" if row.quantity > 1 else "bought"
+        price = "" if row.price != row.price else f"{_symbol(currency)}{row.price:,.2f}"
+        items.append(ReplayItem(row.title, row.category, price, bool(row.examined), bool(row.consumed), note))
+    return ReplaySlate(heading, tuple(items))
+
+
+def _symbol(currency: str | None) -> str:
+    return {"USD": "$", "EUR": "€", "GBP": "£", "INR": "₹"}.get(currency or "", "")
+
+
+def _title(configuration: dict[str, Any]) -> str:
+    world = configuration.get("world")
+    return world["title"] if world else "Evaluation"
+
+
+def _subtitle(summary: Summary, configuration: dict[str, Any]) -> str:
+    part = summary.scenarios[0]
+    agents = f"{len(part.lines)} agent{'s' * (len(part.lines) != 1)}"
+    users = f"{part.num_users:,} simulated users"
+    seeds = len(configuration.get("seeds", ())) or part.num_episodes // max(part.num_users, 1)
+    return f"{agents}, the same {users} for each, {seeds} seed{'s' * (seeds != 1)}"
+
+
+def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the numbers depend on, as pairs of name and text."""
+    configuration = manifest.get("configuration")
+    if not configuration:
+        return []
+    world, users = configuration["world"], configuration["users"]
+    used = f"{users['used']:,} of {users['available']:,}"
+    if users["requested"] > users["used"]:
+        used += f" (all there are; {users['requested']:,} were asked for)"
+    facts = [
+        ("Command", manifest.get("command", "")),
+        (
+            "World",
+            f"{world['name']}, {world['num_users']:,} users, {world['num_items']:,} items, sha256 {world['hash'][:16]}",
+        ),
+        *((f"Data: {key}", _text(value)) for key, value in world["data"].items() if key in _DATA_KEYS and value),
+        ("Users", used),
+        ("Seeds", ", ".join(map(str, configuration["seeds"]))),
+    ]
+    for name, scenario in configuration["scenarios"].items():
+        lift = scenario["behaviour"]["lift"]
+        facts.append((f"Scenario {name}", f"effect of showing an item (assumed): {lift:+g} on the logit of buying it"))
+    for label, digest in manifest.get("fingerprints", {}).items():
+        facts.append((f"Agent {label}", f"sha256 {digest[:16]}"))
+    versions = manifest.get("versions", {})
+    facts.append(("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
+    return facts
+
+
+_DATA_KEYS = ("source", "title", "hash", "licence", "license", "citation")
+
+
+def _text(value: Any) -> str:
+    return ", ".join(f"{key} {inner}" for key, inner in value.items()) if isinstance(value, dict) else str(value)

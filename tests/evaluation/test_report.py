@@ -1,0 +1,182 @@
+"""The report: self-contained, complete, and the same findings as Markdown and JSON."""
+
+from __future__ import annotations
+
+import html.parser
+import io
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from recgym import cli
+from recgym.errors import RecGymError
+from recgym.evaluation import report, table
+from recgym.evaluation.runner import evaluate
+from recgym.evaluation.summary import summarise, summarise_run
+from recgym.scenario import load_scenario
+from recgym.worlds.world import World
+
+AGENTS = ("random", "popularity", "frequency", "greedy")
+
+
+@pytest.fixture(scope="module")
+def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    patient = load_scenario("default", {"name": "patient", "behaviour.patience": 0.02})
+    evaluate(world, ["default", patient], AGENTS, users=15, seeds=2, out=out, progress=False, command="recgym <test>")
+    curve = {"scenario": "default", "agent": "ppo", "steps": [0, 1000, 2000], "reward": [0.1, 0.3, 0.4]}
+    pd.DataFrame(curve).to_parquet(out / "training.parquet")
+    report.write_report(out)
+    return out
+
+
+class Resources(html.parser.HTMLParser):
+    """Collects what a browser would fetch, and checks that tags are closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in {"meta", "br", "link", "img", "hr"}:
+            self.open.append(tag)
+        for name, value in attrs:
+            fetches = name in {"src", "srcset", "data", "poster"} or (name.endswith("href") and tag != "a")
+            if fetches and not (value or "").startswith("#"):
+                self.fetched.append(f"{tag} {name}={value}")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_report_needs_no_network(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    found = Resources()
+    found.feed(text)
+    assert found.fetched == [] and found.open == []
+    assert "http://" not in text and "https://" not in text
+    assert not re.search(r"url\((?!#)", text) and "@import" not in text and "<script" not in text
+    assert len(text) < 1_500_000
+
+
+def test_ids_of_the_figures_do_not_clash(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    given = re.findall(r'\bid="([^"]+)"', text)
+    assert len(given) == len(set(given))
+    assert set(re.findall(r'(?:url\(|href=")#([\w-]+)', text)) <= set(given)
+
+
+def test_report_shows_every_agent_scenario_and_the_provenance(run: Path, world: World) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    for agent in AGENTS:
+        assert f"<td>{agent}</td>" in text
+    assert "Scenario: default" in text and "Scenario: patient" in text
+    assert "Against popularity" in text and "Against random" in text
+    assert "Learning" in text and "Who gains" in text
+    assert "A bound, not a competitor" in text
+    assert world.hash[:16] in text
+    assert "recgym &lt;test&gt;" in text and "recgym <test>" not in text
+    assert "Slate 1" in text and "Item " in text and "✓" in text
+    assert text.count("<svg") == 2 * 4 + 1
+
+
+def test_figures_take_their_colours_from_the_theme(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    body = text[text.index("<body>") :]
+    assert not re.findall(r"#[0-9a-fA-F]{6}\b", body)
+    for variable in set(re.findall(r"var\((--[\w-]+)\)", text)):
+        assert text.count(f"{variable}: #") == 2, f"{variable} needs a light and a dark value"
+
+
+def test_report_is_the_same_when_written_again(run: Path) -> None:
+    before = (run / "report.html").read_bytes()
+    report.write_report(run)
+    assert (run / "report.html").read_bytes() == before
+
+
+def test_markdown_and_json_hold_the_same_findings(run: Path) -> None:
+    found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    text = (run / "report.md").read_text(encoding="utf-8")
+    assert [part["scenario"] for part in found["scenarios"]] == ["default", "patient"]
+    board = found["scenarios"][0]["leaderboard"]
+    assert board[-1]["agent"] == "greedy" and board[-1]["privileged"]
+    competitors = [line["metrics"]["reward"]["value"] for line in board[:-1]]
+    assert competitors == sorted(competitors, reverse=True)
+    assert f"| {board[0]['agent']} | {board[0]['metrics']['reward']['value']:.2f} [" in text
+    assert len(found["scenarios"][0]["comparisons"]) == 6
+    assert re.search(r"- greedy - popularity: [+-]?\d+\.\d\d \[-?\d+\.\d\d, -?\d+\.\d\d\]", text)
+
+
+def test_terminal_table_fits_and_names_everyone(run: Path) -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    table.show(summarise_run(run), console)
+    text = console.export_text()
+    for agent in AGENTS:
+        assert agent in text
+    assert "greedy *" in text and "a bound, not a competitor" in text
+    assert "frequency - popularity:" in text
+
+
+def test_rows_alone_can_be_summarised(run: Path) -> None:
+    rows = pd.read_parquet(run / "rows.parquet")
+    summary = summarise(rows[rows["agent"].isin(["frequency", "greedy"])], draws=50)
+    assert summary.scenarios[0].references == ["frequency"]
+    assert "–" in table.markdown(summary)  # no coverage without exposures
+    assert "Leaderboard" in report.render(summary, pd.DataFrame())
+
+
+def test_one_user_gives_a_report_without_intervals(world: World, tmp_path: Path) -> None:
+    evaluate(world, agents=["random", "popularity"], users=1, seeds=1, out=tmp_path, progress=False)
+    text = report.write_report(tmp_path).read_text(encoding="utf-8")
+    assert "nan" not in re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL).lower().split("provenance")[0]
+
+
+def test_an_unfinished_evaluation_has_no_report(tmp_path: Path) -> None:
+    with pytest.raises(RecGymError, match="cannot be read"):
+        report.write_report(tmp_path)
+    (tmp_path / "run.json").write_text('{"format_version": 1}')
+    with pytest.raises(RecGymError, match="has not finished"):
+        report.write_report(tmp_path)
+
+
+def output(*arguments: str) -> str:
+    result = CliRunner(env={"COLUMNS": "160"}).invoke(cli.app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_evaluate_command_prints_the_table_and_writes_the_report(world: World, tmp_path: Path) -> None:
+    command = ["evaluate", "--env", str(world.path), "--agents", "random, popularity", "--users", "100", "--seeds", "1"]
+    text = output(*command, "--out", str(tmp_path / "run"))
+    assert "popularity - random:" in text and "random - popularity:" in text
+    assert f"All {world.num_users} users of the world were used; 100 were asked for." in text
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_evaluate_command_reports_a_typo_in_one_line(world: World) -> None:
+    result = CliRunner().invoke(cli.app, ["evaluate", "--env", str(world.path), "--agents", "randm"])
+    assert result.exit_code == 2 and "Did you mean 'random'?" in result.output
+
+
+def test_demo_trains_compares_and_resumes(world: World, tmp_path: Path) -> None:
+    command = ["demo", "--env", str(world.path), "--out", str(tmp_path), "--users", "10", "--seeds", "1"]
+    text = output(*command, "--train-steps", "8192")
+    for agent in ("random", "popularity", "frequency", "item_knn", "greedy", "ppo"):
+        assert agent in text
+    assert "ppo - popularity:" in text
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Learning" in page and "<td>ppo</td>" in page
+    rows = (tmp_path / "rows.parquet").read_bytes()
+    output(*command, "--train-steps", "8192")
+    assert (tmp_path / "rows.parquet").read_bytes() == rows
