@@ -58,7 +58,8 @@ class ItemKNNAgent(Agent):
 
         num_users, num_items = world.num_users, world.num_items
         shape = (num_items, num_users)
-        by_item = torch.sparse_coo_tensor(torch.stack([self.items, users]), self.weights, shape).to_sparse_csr()
+        index = torch.stack([self.items, users])
+        by_item = torch.sparse_coo_tensor(index, self.weights, shape, check_invariants=False).coalesce()
         norms = torch.zeros(num_items).index_add(0, self.items, self.weights**2).sqrt()  # [N]
         k = min(self.config.neighbours, num_items)
         kept, values = [], []
@@ -66,7 +67,7 @@ class ItemKNNAgent(Agent):
             mine = (self.items >= block[0]) & (self.items <= block[-1])
             columns = torch.zeros(num_users, len(block))
             columns[users[mine], self.items[mine] - block[0]] = self.weights[mine]
-            dot = (by_item @ columns).T  # [b, N]
+            dot = torch.sparse.mm(by_item, columns).T  # [b, N]
             similarity = dot / (norms[block, None] * norms + self.config.shrinkage).clamp(min=1e-12)
             similarity[torch.arange(len(block)), block] = 1.0 if self.config.include_self else 0.0
             top = similarity.topk(k, dim=1)

@@ -133,12 +133,14 @@ class PPOAgent(Agent):
                 self._policy.scorer.load_state_dict(self.scorer.state_dict())
                 venv.seed(_segment_seed(self.seed, -1))
                 calibrate(self._policy.scorer, venv, config.calibration_steps)
-            self.model.set_logger(configure(str(directory), ["tensorboard", "csv"]) if directory else Logger(None, []))
+            self.model.set_logger(configure(str(directory), ["tensorboard"]) if directory else Logger(None, []))
             remaining = steps - self.model.num_timesteps
-            if remaining > 0:
-                callback = _Segments(self.seed, config.checkpoint_rollouts, checkpoint, progress)
-                self.model.learn(remaining, callback=callback, reset_num_timesteps=False)
-            self.model.logger.close()
+            callback = _Segments(self.seed, config.checkpoint_rollouts, checkpoint, progress)
+            try:
+                if remaining > 0:
+                    self.model.learn(remaining, callback=callback, reset_num_timesteps=False)
+            finally:
+                self.model.logger.close()
         self.scorer.load_state_dict(self._policy.scorer.state_dict())
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -155,7 +156,7 @@ class Agent:
         refuse_misfit(directory, manifest, fitting(agent, world))
         try:
             agent.restore(load_file(directory / TENSORS))
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise AgentError(f"{directory / TENSORS} cannot be read: {error}") from error
         if agent.learns == "log" and manifest["world"]["hash"] != world.hash:
             agent.fit(world)  # same items, other users: what was counted per item or user is counted again

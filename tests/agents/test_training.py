@@ -54,7 +54,7 @@ def test_a_run_records_what_it_was(world: World, tmp_path: Path) -> None:
     assert record["config"] == agent.config.model_dump(mode="json")
     assert record["versions"]["torch"] == torch.__version__ and record["train_seconds"] > 0
     names = {path.name for path in out.iterdir()}
-    assert {"run.json", "agent.json", "agent.safetensors", "model.zip", "checkpoint.zip", "progress.csv"} <= names
+    assert {"run.json", "agent.json", "agent.safetensors", "model.zip", "checkpoint.zip"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert same(make_agent(out, world), agent)
 
