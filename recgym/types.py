@@ -1,4 +1,4 @@
-"""Records that pass between the core, the user models and the environments; all tensors lead with the lane dimension B."""
+"""Records that pass between the core, user models and environments; every tensor leads with the lane dimension B."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TensorRecord:
 class Record(TensorRecord):
     """What the platform has on file about each user: observable, and what the repeat term reads.
 
-    The table holds at most R items, sorted by item row (padding: the largest value of the dtype), oldest purchase dropped.
+    The table holds at most R items, sorted by item row (padded with the largest value); the oldest purchase is dropped.
     """
 
     items: Tensor  # [B, R] int32, item rows ascending, padded with 2**31 - 1

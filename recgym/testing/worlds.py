@@ -82,6 +82,8 @@ def tiny_world(
             "num_trips": lengths,
             "num_events": lengths * 3,
             "last_day": np.where(lengths > 0, last_day - rng.integers(0, 20, num_users), last_day),
+            "last_gap": np.where(lengths > 0, rng.integers(0, 9, num_users), 0),
+            "last_size": np.where(lengths > 0, rng.integers(1, 9, num_users), 0),
             "mean_log_size": rng.normal(1.3, 0.4, num_users).clip(0),
             "mean_log_gap": rng.normal(1.5, 0.4, num_users).clip(0),
         }

@@ -98,9 +98,7 @@ def _export(
     model.eval()
     vectors, graph = trainer.item_tables()
     graph = graph.half().float()  # users fold in from the table that ships
-    tensors, columns = user_side(
-        prepared.trips, model.network, graph, recipe.model.graph.half_life_days, recipe.seed
-    )
+    tensors, columns = user_side(prepared.trips, model.network, graph, recipe.model.graph.half_life_days, recipe.seed)
     users = prepared.users.assign(user_id=[str(i) for i in range(len(prepared.users))]).join(columns)
     parts = text - text.mean(0)
     _, _, basis = torch.linalg.svd(parts, full_matrices=False)

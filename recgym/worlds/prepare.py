@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
 from recgym.data.interactions import FilterCount, Interactions
 from recgym.errors import DataError
 from recgym.user_models.preference.network import MAX_FEEDBACK
@@ -20,7 +21,9 @@ class Prepared:
     """A log made ready: N items, U users, with what was left out on the way."""
 
     trips: Trips
-    items: pd.DataFrame  # [N] item_id, title, text, category, subcategory, brand, price, discount, popularity, interval_days
+    items: (
+        pd.DataFrame
+    )  # [N] item_id, title, text, category, subcategory, brand, price, discount, popularity, interval_days
     users: pd.DataFrame  # [U] user_id as in the log, observable attributes
     filters: tuple[FilterCount, ...]
     first_day: str  # date of day 0
@@ -63,7 +66,9 @@ def prepare(log: Interactions, recipe: Recipe) -> Prepared:
     frame["user"] = np.searchsorted(user_rows, frame["user"])
     trips, repeated = _as_trips(frame, recipe, len(user_rows), len(item_rows))
     if repeated:
-        filters.append(FilterCount("repeated item in a trip", repeated, "merged: quantities add up, the last rating counts"))
+        filters.append(
+            FilterCount("repeated item in a trip", repeated, "merged: quantities add up, the last rating counts")
+        )
     first = log["time"].min().astype("datetime64[D]")
     return Prepared(
         trips=trips,
@@ -77,7 +82,9 @@ def prepare(log: Interactions, recipe: Recipe) -> Prepared:
 def _feedback(log: Interactions, recipe: Recipe) -> np.ndarray:
     if recipe.kind == "rating":
         if "rating" not in log:
-            raise DataError(f"log {log.name!r} has no column 'rating', which recipe {recipe.name!r} of kind 'rating' needs")
+            raise DataError(
+                f"log {log.name!r} has no column 'rating', which recipe {recipe.name!r} of kind 'rating' needs"
+            )
         return np.rint(log["rating"]).clip(1, 5).astype(np.int64)
     quantity = log["quantity"] if "quantity" in log else np.ones(len(log))
     return np.rint(quantity).clip(1, MAX_FEEDBACK).astype(np.int64)
@@ -112,8 +119,8 @@ def _as_trips(frame: pd.DataFrame, recipe: Recipe, num_users: int, num_items: in
     trip = np.cumsum(np.diff(grouped["trip"].to_numpy(), prepend=-1) != 0) - 1
     first = np.flatnonzero(np.diff(trip, prepend=-1) != 0)
     trips = Trips(
-        item=grouped["item"].to_numpy(np.int64),
-        feedback=grouped["feedback"].to_numpy(np.int64).clip(1, MAX_FEEDBACK),
+        item=grouped["item"].to_numpy(np.int64, copy=True),
+        feedback=grouped["feedback"].to_numpy(np.int64, copy=True).clip(1, MAX_FEEDBACK),
         trip=trip.astype(np.int64),
         trip_user=grouped["user"].to_numpy(np.int64)[first],
         trip_day=grouped["day"].to_numpy(np.int64)[first],

@@ -61,19 +61,22 @@ class World:
 
     @property
     def name(self) -> str:
+        """The world's name."""
         return self.spec.name
 
     @property
     def num_items(self) -> int:
+        """N, the size of the catalogue."""
         return self.spec.num_items
 
     @property
     def num_users(self) -> int:
+        """U, the number of users to simulate."""
         return self.spec.num_users
 
     @cached_property
     def tokens(self) -> Ragged:
-        """Each user's last event-group tokens, oldest first: items [T, G] int32 (-1 pads), feedback [T, G] and gap [T]."""
+        """Each user's last tokens, oldest first: items [T, G] (-1 pads), feedback [T, G], gap [T] (-1 in a trip)."""
         tensors = self.user_tensors
         values = {name: tensors[f"token_{name}"] for name in ("items", "feedback", "gap")}
         return Ragged(tensors["token_offsets"], values)
@@ -86,7 +89,7 @@ class World:
         return Ragged(tensors["repeat_offsets"], values)
 
     def interactions(self) -> pd.DataFrame:
-        """The observable log, aggregated: user (row), item (row), count of trips, last_day. Agents may learn from it."""
+        """The observable log, aggregated: user row, item row, count of trips, last_day. Agents may learn from it."""
         repeats = self.repeats
         lengths = repeats.offsets.diff()
         return pd.DataFrame(
@@ -147,7 +150,8 @@ def read_spec(path: Path) -> WorldSpec:
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if version != FORMAT_VERSION:
         raise WorldError(
-            f"{path / 'world.json'} has format_version {version!r}; this RecGym reads {FORMAT_VERSION}. Rebuild the world."
+            f"{path / 'world.json'} has format_version {version!r}, this RecGym reads {FORMAT_VERSION}; "
+            "rebuild the world"
         )
     try:
         return WorldSpec.model_validate(raw)

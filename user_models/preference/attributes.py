@@ -19,7 +19,7 @@ def attribute_columns(users: pd.DataFrame, attributes: dict[str, tuple[str, ...]
 
 
 def item_attributes(items: pd.DataFrame) -> Tensor:
-    """Item attributes as columns: one-hot category, subcategory and brand, log price, discount, popularity, interval."""
+    """Item attributes: one-hot category, subcategory and brand; log price, discount, popularity and interval."""
     parts = [pd.get_dummies(items[name]).to_numpy(np.float32) for name in ("category", "subcategory", "brand")]
     numbers = np.stack(
         (

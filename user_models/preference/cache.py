@@ -1,4 +1,4 @@
-"""Incremental sequence state: a ring buffer of keys and values per layer, advanced by one token for all users at once."""
+"""Incremental sequence state: a ring buffer of keys and values per layer, advanced a token for all users at once."""
 
 from __future__ import annotations
 

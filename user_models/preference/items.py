@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv, LGConv
@@ -19,7 +21,9 @@ def normalised_adjacency(users: Tensor, items: Tensor, weights: Tensor, num_user
     degree = torch.zeros(size).index_add_(0, rows, values).clamp(min=1e-12)
     values = values * (degree[rows] * degree[columns]).rsqrt()
     matrix = torch.sparse_coo_tensor(torch.stack((rows, columns)), values, (size, size), check_invariants=False)
-    return matrix.coalesce().to_sparse_csr()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return matrix.coalesce().to_sparse_csr()
 
 
 def edge_weights(counts: Tensor, ages: Tensor, half_life_days: float) -> Tensor:

@@ -152,7 +152,7 @@ class PreferenceNetwork(nn.Module):
         return torch.cat((self.rating_cuts[:1], self.rating_cuts[:1] + F.softplus(self.rating_cuts[1:]).cumsum(0)))
 
     def repeat_term(self, features: Tensor, user: Tensor, item: Tensor) -> Tensor:
-        """r of the head: features [..., 7], user part and item part [..., repeat_hidden] -> [...].
+        """R of the head: features [..., 7], user part and item part [..., repeat_hidden] -> [...].
 
         Zero for items never bought before: callers mask by own count.
         """
@@ -189,7 +189,12 @@ def repeat_features(
 
 
 def time_features(
-    gap_days: Tensor, inside: Tensor, bought: Tensor, num_trips: Tensor, mean_log_size: Tensor, mean_log_gap: Tensor,
+    gap_days: Tensor,
+    inside: Tensor,
+    bought: Tensor,
+    num_trips: Tensor,
+    mean_log_size: Tensor,
+    mean_log_gap: Tensor,
     day: Tensor,
 ) -> Tensor:
     """Features of where the user stands in time, [..., 9]; all inputs of one shape.

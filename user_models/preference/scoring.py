@@ -34,9 +34,7 @@ class Moments:
 def fuse(network: PreferenceNetwork, moments: Moments, graph: Tensor, attributes: Tensor) -> Tensor:
     """The fused user state x [P, d]; ``graph`` [U, d] and ``attributes`` [U, A] are tables by user row."""
     pace = moments.pace
-    time = time_features(
-        moments.gap, moments.inside, moments.bought, pace[:, 0], pace[:, 1], pace[:, 2], moments.day
-    )
+    time = time_features(moments.gap, moments.inside, moments.bought, pace[:, 0], pace[:, 1], pace[:, 2], moments.day)
     sources = {
         "sequence": moments.sequence,
         "graph": graph[moments.user],

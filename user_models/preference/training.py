@@ -21,6 +21,7 @@ from recgym.user_models.preference.metrics import ranking_metrics
 from recgym.user_models.preference.network import PreferenceNetwork
 from recgym.user_models.preference.samples import (
     PairSampler,
+    Segment,
     batches,
     cut_segments,
     moments_before,
@@ -37,7 +38,7 @@ from recgym.user_models.preference.scoring import (
     token_inputs,
     trip_start_moments,
 )
-from recgym.user_models.preference.trips import Purchases, Trips, draw_tokens
+from recgym.user_models.preference.trips import Purchases, Tokens, Trips, draw_tokens
 
 Progress = Callable[[str, float], None]  # (what is under way, share done in [0, 1])
 
@@ -209,8 +210,8 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
             optimizer.step()
             for name, value in parts.items():
-                totals.setdefault(name, []).append(float(value))
-            self.progress(f"{stage} epoch {epoch + 1}/{epochs}", (epoch + (number + 1) / len(plan)) / epochs)
+                totals.setdefault(name, []).append(float(value.detach()))
+            self.progress(f"{stage}, {epochs} epochs", (epoch + (number + 1) / len(plan)) / epochs)
         return {f"loss/{name}": float(np.mean(values)) for name, values in totals.items()}
 
     # ------------------------------------------------------------------ losses
@@ -221,7 +222,9 @@ class Trainer:
         vectors, graph = items(data.text, data.item_attributes, self.adjacency if with_graph else None, hidden)
         return vectors, graph
 
-    def _losses(self, stage: str, tokens, batch, rng: np.random.Generator) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
+    def _losses(
+        self, stage: str, tokens: Tokens, batch: list[Segment], rng: np.random.Generator
+    ) -> dict[str, Tensor]:
         network, trips, data = self.model.network, self.train_trips, self.data
         vectors, graph = self._encode_items(with_graph=self.use_graph, hide=True)
         index, rows, columns = segment_index(batch)
@@ -237,13 +240,22 @@ class Trainer:
             logits = network.match(fused) @ vectors.T + network.item_bias(vectors)[:, 0]
             return {"next_item": losses.next_item_loss(logits, torch.from_numpy(tokens.items[token[keep]]))}
         user_graph = self.folding @ graph
-        user_graph = user_graph * (torch.rand(len(user_graph), 1) > 0.1)  # users without a graph are met in training too
+        user_graph = user_graph * (
+            torch.rand(len(user_graph), 1) > 0.1
+        )  # users without a graph are met in training too
         keep = np.flatnonzero(tokens.first[token] | (rng.random(len(token)) < self.config.training.inner_positions))
         moments = moments_before(trips, tokens, token[keep], before[torch.from_numpy(keep)])
         fused = fuse(network, moments, user_graph, data.user_attributes)
         pairs = self.sampler.draw(tokens, token[keep], rng)
         output = score_pairs(
-            network, fused, vectors, pairs.moment, pairs.item, pairs.own_counts, pairs.own_days, data.interval,
+            network,
+            fused,
+            vectors,
+            pairs.moment,
+            pairs.item,
+            pairs.own_counts,
+            pairs.own_days,
+            data.interval,
             moments.pace,
         )
         parts = {"purchase": losses.purchase_loss(output.logit, pairs, len(keep)) * 0.1}

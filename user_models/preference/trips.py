@@ -91,7 +91,7 @@ class Trips:
         )
 
     def before_last(self, count: int) -> np.ndarray:
-        """bool [T]: all but each user's last ``count`` trips."""
+        """Bool [T]: all but each user's last ``count`` trips."""
         return self.trip_user_remaining >= count
 
     @cached_property

@@ -77,7 +77,9 @@ class PreferenceUsers:
         self.token_table = net.item_token(vectors)
         self.ignored_table = net.item_ignored(vectors)
         self.query_weight = torch.cat((net.head_user.weight, net.match.weight, net.repeat_user.weight))
-        self.query_bias = torch.cat((net.head_user.bias, net.match.bias, torch.zeros_like(net.repeat_user.weight[:, 0])))
+        self.query_bias = torch.cat(
+            (net.head_user.bias, net.match.bias, torch.zeros_like(net.repeat_user.weight[:, 0]))
+        )
         self.biases = [slot_biases(block) for block in net.blocks]
         self.cuts = net.rating_thresholds()
         # Gates and projections of the sources that never change for a user.
@@ -94,8 +96,7 @@ class PreferenceUsers:
 
     def init(self, users: Tensor, record: Record, visit: Visit) -> PreferenceState:
         """See ``UserModel.init``."""
-        self._start(users)
-        sequence = self._states[users]
+        sequence = self.starting_states(users)
         tokens = self.world.tokens
         position = tokens.offsets.diff().to(self.device)[users]
         state = PreferenceState(
@@ -118,7 +119,9 @@ class PreferenceUsers:
         table = self.item_table[items]  # [B, C, h + d + r + 1]
         query = state.query[:, None]
         width = F.silu(query[..., :hidden] + table[..., :hidden])
-        logit = dot(width, net.head_purchase) + dot(query[..., hidden : hidden + dim], table[..., hidden : hidden + dim])
+        logit = dot(width, net.head_purchase) + dot(
+            query[..., hidden : hidden + dim], table[..., hidden : hidden + dim]
+        )
         logit = logit + table[..., -1]
         features = repeat_features(
             own_counts,
@@ -163,10 +166,8 @@ class PreferenceUsers:
         """See ``UserModel.intend``: the fitted distribution of basket sizes, by inversion."""
         return _invert(self.size_survival(state), SIZE_BINS, 1 - uniforms)
 
-    def away(
-        self, state: PreferenceState, record: Record, uniforms: Tensor, hazard: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """See ``UserModel.away``: the fitted distribution of gaps, its hazard multiplied; the last bin never returns."""
+    def away(self, state: PreferenceState, record: Record, uniforms: Tensor, hazard: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``UserModel.away``: the fitted gaps with their hazard multiplied; the last bin never returns."""
         survival = self.gap_survival(state)
         target = (1 - uniforms) ** (1 / hazard)
         return _invert(survival, (*GAP_BINS, GAP_BINS[-1] + 30), target), survival[:, -2] > target
@@ -197,6 +198,11 @@ class PreferenceUsers:
         """P(gap bin > b) for each bin of GAP_BINS, [B, bins]."""
         return _survival(self._small_head(self.network.gap_head, state.fused))
 
+    def starting_states(self, users: Tensor) -> Tensor:
+        """Sequence states [B, d] of ``users`` (int64 [B] rows) where their shipped histories end."""
+        self._start(users)
+        return self._states[users]
+
     # ------------------------------------------------------------------ internals
 
     @staticmethod
@@ -211,7 +217,9 @@ class PreferenceUsers:
         net = self.network
         pooled = pooled / count.clamp(min=1).sqrt()[:, None] + passed / shown.clamp(min=1).sqrt()[:, None]
         sizes = torch.stack((torch.log1p(count), torch.log1p(shown)), dim=-1)
-        token = pooled + linear(sizes, net.size_token.weight, net.size_token.bias) + net.gap_level.weight[state.gap_level]
+        token = (
+            pooled + linear(sizes, net.size_token.weight, net.size_token.bias) + net.gap_level.weight[state.gap_level]
+        )
         token = F.layer_norm(token, token.shape[-1:], net.norm_token.weight, net.norm_token.bias)
         sequence = advance(net, self.biases, state.cache, state.position, token)
         moved = PreferenceState(
@@ -296,7 +304,7 @@ def _survival(logits: Tensor) -> Tensor:
 
 
 def _invert(survival: Tensor, edges: tuple[int, ...], target: Tensor) -> Tensor:
-    """The whole number whose survival first falls to ``target`` [B]; uniform within a bin. Bin b is [edges[b], edges[b+1])."""
+    """The whole number whose survival first falls to ``target`` [B]; bin b is [edges[b], edges[b + 1])."""
     bin_index = (survival > target[:, None]).sum(-1, keepdim=True).clamp(max=survival.shape[1] - 1)
     after = survival.gather(1, bin_index)[:, 0]
     before = torch.cat((torch.ones_like(survival[:, :1]), survival), dim=1).gather(1, bin_index)[:, 0]

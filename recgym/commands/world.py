@@ -1,0 +1,96 @@
+"""``recgym world``: build worlds, print their cards, measure them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Build worlds, print their fidelity cards, measure them again.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A world of `recgym list worlds`, or a bundle directory.")]
+
+
+@app.command()
+def build(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe of `recgym list worlds`.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The bundle's directory. Default: $RECGYM_HOME/worlds/NAME.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the build.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Torch threads; 0 leaves torch's default.")] = 0,
+) -> None:
+    """Build a world from real data: log, text and graph features, pre-training, fine-tuning, validation.
+
+    An interrupted build goes on from its last epoch.
+    """
+    import torch
+
+    from recgym.commands.progress import stage_progress
+    from recgym.registration import WORLDS
+    from recgym.worlds.build import build_world
+
+    recipe = WORLDS.load(name)(seed=seed)
+    if threads:
+        torch.set_num_threads(threads)
+    with stage_progress() as progress:
+        world = build_world(recipe, out=out, progress=progress)
+    _print_card(world.path)
+    typer.echo(f"world {world.name!r} is in {world.path}")
+
+
+@app.command()
+def card(name: Name) -> None:
+    """Print a world's fidelity card: what it was built from, what is fitted or assumed, held-out metrics."""
+    from recgym.worlds.world import load_world
+
+    _print_card(load_world(name).path)
+
+
+@app.command()
+def validate(
+    name: Name,
+    write: Annotated[bool, typer.Option("--write", help="Store the figures in the bundle and its card.")] = False,
+) -> None:
+    """Measure a world again on the held-out part of its log and print the card with the new figures."""
+    from dataclasses import replace
+
+    import recgym.data
+    from recgym.commands.progress import stage_progress
+    from recgym.worlds.build import rewrite
+    from recgym.worlds.card import render_card
+    from recgym.worlds.validate import validate as measure
+    from recgym.worlds.world import load_world
+
+    world = load_world(name)
+    with stage_progress() as progress:
+        progress("reading the log", 0.0)
+        log = recgym.data.load(world.spec.config["dataset"])
+        figures = measure(world, log, progress)
+    changed = sorted(key for key, value in figures.items() if world.spec.metrics.get(key) != value)
+    spec = world.spec.model_copy(update={"metrics": {**world.spec.metrics, **figures}})
+    _print_markdown(render_card(spec))
+    if not changed:
+        typer.echo("every figure is the one in the bundle")
+        return
+    typer.echo(f"figures that differ from the bundle's: {', '.join(changed)}")
+    if write:
+        rewrite(replace(world, spec=spec))
+        typer.echo(f"written to {world.path}")
+
+
+def _print_card(path: Path) -> None:
+    _print_markdown((path / "card.md").read_text(encoding="utf-8"))
+
+
+def _print_markdown(text: str) -> None:
+    import sys
+
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    if sys.stdout.isatty():
+        Console().print(Markdown(text))
+    else:
+        typer.echo(text)
