@@ -54,10 +54,21 @@ def mix(z: Tensor) -> Tensor:
 
 
 def fold(key: Tensor, *counters: Tensor | int) -> Tensor:
-    """A new key from ``key`` and counters (int64, broadcast together), one round of mixing each."""
+    """A new key from ``key`` and counters (int64, broadcast together), one round of mixing each.
+
+    ``key`` has to be a mixed key already: two small numbers in a row would be interchangeable (see ``episode_key``).
+    """
     for counter in counters:
         key = mix((key ^ (counter if isinstance(counter, Tensor) else _signed(counter))) + _GOLDEN)
     return key
+
+
+def episode_key(seeds: Tensor, episodes: Tensor | int) -> Tensor:
+    """The key of all draws of an episode, from raw seeds and episode numbers (int64, broadcast together).
+
+    Seeds are mixed before the episode is folded in, so that seed 1, episode 0 shares nothing with seed 0, episode 1.
+    """
+    return fold(mix(seeds + _GOLDEN), episodes)
 
 
 def uniform(key: Tensor) -> Tensor:
@@ -84,5 +95,5 @@ def derive_seeds(seed: int, numbers: Tensor) -> Tensor:
     Returns:
         int64 seeds in [0, 2**62), same shape.
     """
-    key = fold(torch.full_like(numbers, _signed(seed)), numbers)
+    key = episode_key(torch.full_like(numbers, _signed(seed)), numbers)
     return key & ((1 << 62) - 1)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
+from recgym.simulation.state import Outcome, State
 from recgym.worlds.world import World
 
 _WIDTH, _ROW, _HEAD = 640, 26, 58
@@ -28,6 +30,38 @@ class Shown:
     duplicate: np.ndarray  # [K] bool
     reward: float
     ended: str  # "", "left" or "truncated"
+
+
+def snapshot(outcome: Outcome | None, visit: dict[str, Tensor], state: State) -> list[Shown]:
+    """What there is to draw, lane by lane; ``outcome`` None: no slate was shown yet."""
+    numbers = {key: value.cpu().numpy() for key, value in visit.items()}
+    steps = state.steps.cpu().numpy()
+    lanes = range(len(steps))
+    if outcome is None:
+        none = np.zeros(0, dtype=np.int64)
+        tables = dict.fromkeys(
+            ("items", "examined", "consumed", "quantity", "rating", "duplicate"), [none] * len(steps)
+        )
+        rewards, ended = np.zeros(len(steps)), [""] * len(steps)
+    else:
+        parts = {"items": outcome.slate, "examined": outcome.examined, "consumed": outcome.consumed}
+        parts |= {"quantity": outcome.quantity, "rating": outcome.rating, "duplicate": outcome.duplicate}
+        tables = {key: list(value.cpu().numpy()) for key, value in parts.items()}
+        rewards = outcome.reward.cpu().numpy()
+        left, cut = outcome.terminated.tolist(), outcome.truncated.tolist()
+        ended = ["left" if left[lane] else "truncated" if cut[lane] else "" for lane in lanes]
+    return [
+        Shown(
+            user=int(numbers["user"][lane]),
+            day=int(numbers["day"][lane]),
+            trip=int(numbers["trip"][lane]),
+            step=int(steps[lane]),
+            reward=float(rewards[lane]),
+            ended=ended[lane],
+            **{key: table[lane] for key, table in tables.items()},
+        )
+        for lane in lanes
+    ]
 
 
 def _lines(world: World, shown: Shown) -> list[tuple[str, str, str, str]]:

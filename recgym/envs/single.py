@@ -14,9 +14,9 @@ from torch import Tensor
 
 from recgym.envs.lanes import Lanes, resolve
 from recgym.envs.pickling import Rebuilt
-from recgym.envs.rendering import Shown, draw_picture, draw_text
+from recgym.envs.rendering import Shown, draw_picture, draw_text, snapshot
 from recgym.envs.spaces import observation_space
-from recgym.envs.vector import RecVectorEnv, branch_lanes, snapshot
+from recgym.envs.vector import RecVectorEnv, branch_lanes
 from recgym.errors import RecGymError, StateError
 from recgym.scenario import Scenario
 from recgym.simulation.simulator import Simulator

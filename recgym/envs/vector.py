@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recgym.envs.lanes import Lanes, resolve
 from recgym.envs.pickling import Rebuilt
-from recgym.envs.rendering import Shown, draw_picture, draw_text
+from recgym.envs.rendering import Shown, draw_picture, draw_text, snapshot
 from recgym.envs.spaces import observation_space
 from recgym.errors import RecGymError, StateError
 from recgym.scenario import Scenario
@@ -222,7 +222,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
                 raise StateError(f"lane {lane}: its episode has ended; reset it with options={{'reset_mask': mask}}")
         outcome, visit = lanes.step(actions, None if restart is None else ~restart)
         if self.render_mode is not None:
-            self._shown = self._snapshot(outcome, visit)
+            self._shown = snapshot(outcome, visit, lanes.current)
         reward, terminated, truncated = outcome.reward, outcome.terminated, outcome.truncated
         info = self._step_info(outcome)
         acted = None
@@ -253,11 +253,11 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
             {**out, **extra},
         )
 
-    def render(self) -> tuple[Any, ...] | None:  # type: ignore[override]
+    def render(self) -> tuple[Any, ...] | None:
         """One frame a lane of the last step: text (``ansi``) or uint8 [height, width, 3] (``rgb_array``)."""
         if self.render_mode is None:
             return None
-        shown = self._shown if self._shown is not None else self._snapshot(None, self._lanes.visit())
+        shown = self._shown if self._shown is not None else snapshot(None, self._lanes.visit(), self._lanes.current)
         if self.render_mode == "ansi":
             return tuple(draw_text(self.world, one) for one in shown)
         return tuple(draw_picture(self.world, one, self.slate_size) for one in shown)
@@ -347,45 +347,10 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
             observations[lane] = {key: value[place] for key, value in arrays.items()}
         return {**extra, "final_obs": observations, "_final_obs": mask}
 
-    def _snapshot(self, outcome: Outcome | None, visit: dict[str, Tensor]) -> list[Shown]:
-        return snapshot(outcome, visit, self._lanes.current)
-
 
 def _like(mask: Tensor, value: Tensor) -> Tensor:
     """``mask`` [B] with as many dimensions as ``value`` [B, ...]."""
     return mask.reshape(mask.shape + (1,) * (value.dim() - 1))
-
-
-def snapshot(outcome: Outcome | None, visit: dict[str, Tensor], state: State) -> list[Shown]:
-    """What there is to draw, lane by lane; ``outcome`` None: no slate was shown yet."""
-    numbers = {key: value.cpu().numpy() for key, value in visit.items()}
-    steps = state.steps.cpu().numpy()
-    lanes = range(len(steps))
-    if outcome is None:
-        none = np.zeros(0, dtype=np.int64)
-        tables = dict.fromkeys(
-            ("items", "examined", "consumed", "quantity", "rating", "duplicate"), [none] * len(steps)
-        )
-        rewards, ended = np.zeros(len(steps)), [""] * len(steps)
-    else:
-        parts = {"items": outcome.slate, "examined": outcome.examined, "consumed": outcome.consumed}
-        parts |= {"quantity": outcome.quantity, "rating": outcome.rating, "duplicate": outcome.duplicate}
-        tables = {key: list(value.cpu().numpy()) for key, value in parts.items()}
-        rewards = outcome.reward.cpu().numpy()
-        left, cut = outcome.terminated.tolist(), outcome.truncated.tolist()
-        ended = ["left" if left[lane] else "truncated" if cut[lane] else "" for lane in lanes]
-    return [
-        Shown(
-            user=int(numbers["user"][lane]),
-            day=int(numbers["day"][lane]),
-            trip=int(numbers["trip"][lane]),
-            step=int(steps[lane]),
-            reward=float(rewards[lane]),
-            ended=ended[lane],
-            **{key: table[lane] for key, table in tables.items()},
-        )
-        for lane in lanes
-    ]
 
 
 def branch_lanes(lanes: Lanes, arguments: dict[str, Any], copies: int, luck: Literal["same", "fresh"]) -> RecVectorEnv:

@@ -32,3 +32,12 @@ def repeats_earlier(items: Tensor) -> Tensor:
     width = items.shape[1]
     earlier = torch.ones(width, width, dtype=torch.bool, device=items.device).tril_(-1)
     return ((items[:, :, None] == items[:, None, :]) & earlier).any(dim=2)
+
+
+def sigmoid(values: Tensor) -> Tensor:
+    """The logistic function, bitwise the same for a value wherever it stands in a tensor.
+
+    ``torch.sigmoid`` computes the last few elements of a tensor by another routine than the rest, off by one unit in
+    the last place, so a lane's probability would depend on how many lanes there are. exp, log and log1p do not.
+    """
+    return 1.0 / (1.0 + torch.exp(-values))

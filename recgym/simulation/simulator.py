@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from recgym.errors import ActionError, StateError
-from recgym.random import Purpose, fold, integers, uniform
+from recgym.random import Purpose, episode_key, fold, integers, uniform
 from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario
 from recgym.simulation.candidates import CandidateGenerator
 from recgym.simulation.choice import Examination, recall, remember
-from recgym.simulation.kernels import repeats_earlier
+from recgym.simulation.kernels import repeats_earlier, sigmoid
 from recgym.simulation.objective import Objective
 from recgym.simulation.observation import TEXT_SIZE, Observer
 from recgym.simulation.record import Records, lookup, merge, own_pool
@@ -82,7 +82,7 @@ class Simulator:
         Returns:
             A new state of B lanes.
         """
-        luck = fold(seeds, episodes)
+        luck = episode_key(seeds, episodes)
         if users is None:
             users = integers(fold(luck, Purpose.USER), self.world.num_users)
         elif ((users < 0) | (users >= self.world.num_users)).any():
@@ -262,7 +262,7 @@ class Simulator:
     def own_history(self, record: Record, visit: Visit, items: Tensor) -> tuple[Tensor, Tensor]:
         """Trips in which each user bought each item, and days since the last one, float32 [B, C] each."""
         counts, last_days = lookup(record, items)
-        return counts, (visit.day[:, None] - last_days).to(torch.float32) * (counts > 0)
+        return counts, (visit.day[:, None] - last_days).clamp_(min=0).to(torch.float32) * (counts > 0)
 
     @staticmethod
     def _noise(trip: Tensor, items: Tensor, floor: Tensor) -> Noise:
@@ -310,7 +310,7 @@ class Simulator:
         seen = recall(self._used(state), items)
         own_counts, own_days = self.own_history(state.record, state.visit, items)
         appraisal = self.user_model.appraise(state.hidden, items, own_counts, own_days, state.visit)
-        probability = (appraisal.logit + self.scenario.behaviour.lift).sigmoid()
+        probability = sigmoid(appraisal.logit + self.scenario.behaviour.lift)
         posterior = ((probability - seen.refused) / (1.0 - seen.refused).clamp(min=1e-12)).clamp(min=0.0)
         return self.objective.expected(items, posterior.masked_fill(seen.bought, 0.0), appraisal)
 
