@@ -23,7 +23,7 @@ def demo(
     from rich.console import Console
 
     from recgym.agents.training import RUN, train_agent
-    from recgym.commands.evaluate import command_line, finish
+    from recgym.commands.evaluate import command_line, finish, resumable
     from recgym.evaluation.progress import bars
     from recgym.evaluation.runner import evaluate, make_plan
 
@@ -31,7 +31,7 @@ def demo(
     learner = out / "agents" / "ppo"
     plan = make_plan(env, None, BASELINES, users, seeds)  # refuses bad input before minutes of training
     console.print(f"RecGym demo on {plan.world.spec.title}: train PPO, then compare it with {', '.join(BASELINES)}.")
-    with bars() as report:
+    with resumable(), bars() as report:
         train_agent(
             "ppo",
             plan.world,

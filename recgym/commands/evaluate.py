@@ -6,6 +6,8 @@ import hashlib
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -39,18 +41,29 @@ def evaluate(
     names = _split(agents)
     scenarios = [name for given in scenario or [] for name in _split(given)]
     out = out or default_directory(env, scenarios, names, users, seeds, train_steps)
-    run(
-        env,
-        scenarios or None,
-        names,
-        users=users,
-        seeds=seeds,
-        out=out,
-        train_steps=train_steps,
-        device=device,
-        command=command_line(),
-    )
+    with resumable():
+        run(
+            env,
+            scenarios or None,
+            names,
+            users=users,
+            seeds=seeds,
+            out=out,
+            train_steps=train_steps,
+            device=device,
+            command=command_line(),
+        )
     finish(out, Console())
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Says, where the user interrupts, that nothing finished is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("What is finished is kept: the same command again takes up from here.", err=True)
+        raise
 
 
 def finish(directory: Path, console: object) -> None:

@@ -19,6 +19,7 @@ from recgym.registration import AGENTS
 from recgym.scenario import Scenario
 from recgym.worlds.world import World
 
+_CURVE = "rollout/ep_rew_mean"  # as Stable-Baselines3 logs it: the mean of the latest training episodes
 AgentLike: TypeAlias = str | Path | Agent
 
 
@@ -64,16 +65,23 @@ class Entrant:
         empty = pd.DataFrame(columns=["scenario", "agent", "steps", "reward"])
         if not isinstance(self.source, Path):
             return empty
-        log, record = self.source / "progress.csv", self.source / RUN
-        if not log.is_file() or not record.is_file():
+        record = self.source / RUN
+        if not record.is_file() or not any(self.source.glob("events.out.tfevents.*")):
             return empty
         if json.loads(record.read_text(encoding="utf-8"))["scenario"]["name"] != scenario.name:
             return empty
-        progress = pd.read_csv(log).rename(columns={"time/total_timesteps": "steps", "rollout/ep_rew_mean": "reward"})
-        if not {"steps", "reward"} <= set(progress):
+        from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+            EventAccumulator,
+        )
+
+        events = EventAccumulator(str(self.source)).Reload()
+        if _CURVE not in events.Tags()["scalars"]:
             return empty
-        progress = progress[["steps", "reward"]].dropna()
-        return progress.assign(scenario=scenario.name, agent=self.label)[list(empty)]
+        # What a resumed training repeated is there twice: the later one counts.
+        points = {event.step: event.value for event in events.Scalars(_CURVE)}
+        steps = sorted(points)
+        rewards = [points[step] for step in steps]
+        return pd.DataFrame({"scenario": scenario.name, "agent": self.label, "steps": steps, "reward": rewards})
 
     def describe(self) -> dict[str, Any]:
         """Where the agent comes from, for ``run.json``."""

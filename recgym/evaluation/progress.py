@@ -36,13 +36,13 @@ def bars(console: Console | None = None) -> Iterator[Progress]:
 
 
 def _lines(console: Console) -> Progress:
-    """One line a task when it is a tenth further, so that a log stays short."""
+    """One line a task when it is a quarter further, so that a log stays short."""
     printed: dict[str, int] = {}
 
     def report(task: str, done: int, total: int) -> None:
-        tenth = 10 * done // max(total, 1)
-        if tenth > printed.get(task, -1):
-            printed[task] = tenth
+        quarter = 4 * done // max(total, 1)
+        if quarter > printed.get(task, -1):
+            printed[task] = quarter
             console.print(f"{task}: {done}/{total}", highlight=False)
 
     return report

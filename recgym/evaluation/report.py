@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import jinja2
 import pandas as pd
 
 from recgym.evaluation import plots, table
-from recgym.evaluation.metrics import METRICS
+from recgym.evaluation.metrics import METRICS, Metric
 from recgym.evaluation.store import TRAINING, atomically, write_json
 from recgym.evaluation.summary import ScenarioSummary, Summary, summarise_run
 
@@ -89,19 +90,25 @@ def render(summary: Summary, steps: pd.DataFrame, curves: pd.DataFrame | None = 
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(number=lambda value: table.number(value).replace("-", "−"), share=table.share)
+    # The first is the reward; a world without prices has no revenue.
+    used = [metric for metric in METRICS if all(metric.id in line.scores for line in summary.scenarios[0].lines)]
     configuration = summary.manifest.get("configuration", {})
     currency = (configuration.get("world") or {}).get("currency")
     return environment.get_template("report.html.j2").render(
         title=_title(configuration),
         subtitle=_subtitle(summary, configuration),
-        sections=[_section(part, steps, curves, currency) for part in summary.scenarios],
-        metrics=METRICS,
+        sections=[_section(part, steps, curves, currency, used) for part in summary.scenarios],
+        metrics=used,
         facts=_facts(summary.manifest),
     )
 
 
 def _section(
-    part: ScenarioSummary, steps: pd.DataFrame, curves: pd.DataFrame | None, currency: str | None
+    part: ScenarioSummary,
+    steps: pd.DataFrame,
+    curves: pd.DataFrame | None,
+    currency: str | None,
+    used: Sequence[Metric],
 ) -> dict[str, Any]:
     mine = curves[curves["scenario"] == part.scenario] if curves is not None else pd.DataFrame()
     traced = steps[steps["scenario"] == part.scenario] if len(steps) else steps
@@ -111,12 +118,7 @@ def _section(
         "headline": table.headline(part),
         "summary": part,
         "rows": [
-            {
-                "line": line,
-                "scores": [
-                    table.value(metric.id, line.scores.get(metric.id)) for metric in METRICS if metric.id != "reward"
-                ],
-            }
+            {"line": line, "scores": [table.value(metric.id, line.scores.get(metric.id)) for metric in used[1:]]}
             for line in part.lines
         ],
         "reward_plot": plots.reward_plot(part.lines, part.scenario),

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode
 from recgym.agents.protocol import ActContext, Agent
 from recgym.envs.vector import RecVectorEnv
 from recgym.errors import AgentError
-from recgym.scenario import Scenario
+from recgym.simulation.simulator import Simulator
 from recgym.worlds.world import World
 
 Ints = npt.NDArray[np.int64]
@@ -70,41 +70,38 @@ class Catalogue:
 
 def play(
     agent: Agent,
-    world: World,
-    scenario: Scenario,
+    simulator: Simulator,
     users: Ints,
     lane_seeds: Ints,
     *,
     catalogue: Catalogue,
     num_traced: int = 0,
-    device: str = "cpu",
     finished: Callable[[int], None] = lambda count: None,
 ) -> Played:
     """Plays one episode with every user.
 
     Args:
         agent: chooses the slates.
-        world: the world.
-        scenario: the scenario.
+        simulator: of the world and the scenario.
         users: [B] user rows.
         lane_seeds: [B] the luck of each episode.
         catalogue: of ``world``.
         num_traced: of how many users, from the first, every slate is recorded.
-        device: where the environment runs.
         finished: told after every step how many episodes have ended.
 
     Raises:
         AgentError: the agent returned slates of the wrong shape or type.
     """
     env = RecVectorEnv(
-        world=world,
-        scenario=scenario,
+        world=simulator.world,
+        scenario=simulator.scenario,
         num_envs=len(users),
         action_mode="slate",
         observation=agent.observes,
         strict=True,
         autoreset_mode=AutoresetMode.NEXT_STEP,
-        device=device,
+        device=simulator.device,
+        simulator=simulator,
     )
     try:
         return _play(agent, env, users, lane_seeds, catalogue, num_traced, finished)
@@ -167,9 +164,9 @@ class _Ledger:
         self._add("reward", np.asarray(rewards, np.float64))
         self._add("num_steps", np.ones(len(now)))
         self._add("num_shown", np.full(len(now), slate.shape[1]))
-        self._add("num_examined", np.asarray(info["examined"], bool).sum(axis=1))
+        self._add("num_examined", np.asarray(info["examined"], np.int64).sum(1))
         self._add("num_consumed", consumed.sum(1))
-        self._add("num_hits", consumed.any(1))
+        self._add("num_hits", consumed.max(axis=1))
         self._add("num_new", (consumed & catalogue.is_new(users, slate)).sum(1))
         self._add("units", quantity.sum(1))
         if catalogue.prices is not None:

@@ -21,6 +21,7 @@ from recgym.evaluation.store import ROWS, TRAINING, RunDirectory, versions, writ
 from recgym.random import derive_seeds
 from recgym.registration import ENVS
 from recgym.scenario import Scenario, load_scenario
+from recgym.simulation.simulator import Simulator
 from recgym.worlds.world import World, load_world
 
 CHUNK = 512
@@ -210,6 +211,7 @@ def _run(plan: Plan, store: RunDirectory | None, report: Progress) -> dict[str, 
     catalogue = Catalogue.of(plan.world)
     pieces: dict[str, list[pd.DataFrame]] = {table: [] for table in _TABLES}
     for scenario in plan.scenarios:
+        simulator = Simulator(plan.world, scenario, plan.device)
         for entrant in plan.entrants:
             agent = ready[scenario.name, entrant.label]
             task = entrant.label if len(plan.scenarios) == 1 else f"{entrant.label} in {scenario.name}"
@@ -218,7 +220,7 @@ def _run(plan: Plan, store: RunDirectory | None, report: Progress) -> dict[str, 
                 name = f"{scenario.name}__{entrant.label}__{seed}"
                 part = store.load_part(name, _TABLES) if store else None
                 if part is None:
-                    part = _part(plan, scenario, entrant, agent, seed, catalogue, bar)
+                    part = _part(plan, simulator, entrant.label, agent, seed, catalogue, bar)
                     if store is not None:
                         store.save_part(name, part)
                 bar.finish(len(plan.users))
@@ -250,7 +252,7 @@ class _Bar:
 
 
 def _part(
-    plan: Plan, scenario: Scenario, entrant: Entrant, agent: Agent, seed: int, catalogue: Catalogue, bar: _Bar
+    plan: Plan, simulator: Simulator, label: str, agent: Agent, seed: int, catalogue: Catalogue, bar: _Bar
 ) -> dict[str, pd.DataFrame]:
     """All episodes of one agent in one scenario with one seed, in chunks of one size."""
     lane_seeds = derive_seeds(seed, torch.from_numpy(plan.users)).numpy()
@@ -259,17 +261,15 @@ def _part(
         chunk = slice(start, start + plan.chunk)
         piece = play(
             agent,
-            plan.world,
-            scenario,
+            simulator,
             plan.users[chunk],
             lane_seeds[chunk],
             catalogue=catalogue,
             num_traced=TRACED_USERS if seed == plan.seeds[0] and start == 0 else 0,
-            device=plan.device,
             finished=functools.partial(_show_from, bar, start),
         )
         played.append(piece)
-    names = {"scenario": scenario.name, "agent": entrant.label}
+    names = {"scenario": simulator.scenario.name, "agent": label}
     about = {**names, "privileged": agent.privileged, "world": plan.world.name, "seed": seed}
     exposures = pd.concat([piece.exposures for piece in played]).groupby("item", as_index=False).sum()
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -101,9 +102,12 @@ def _table(part: ScenarioSummary) -> Table:
         title=f"{part.scenario}: {part.num_users:,} users, {part.num_episodes:,} episodes an agent",
         title_justify="left",
         header_style="bold",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
     for at, heading in enumerate(_headings()):
-        table.add_column(heading, justify="left" if at == 0 else "right", no_wrap=at < 2)
+        table.add_column(heading, justify="left" if at == 0 else "right", no_wrap=True)
     for at, line in enumerate(part.lines):
         if line.privileged and at and not part.lines[at - 1].privileged:
             table.add_section()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import io
 import json
@@ -19,6 +20,7 @@ from recgym.evaluation import report, table
 from recgym.evaluation.runner import evaluate
 from recgym.evaluation.summary import summarise, summarise_run
 from recgym.scenario import load_scenario
+from recgym.testing.worlds import tiny_world
 from recgym.worlds.world import World
 
 AGENTS = ("random", "popularity", "frequency", "greedy")
@@ -142,6 +144,15 @@ def test_one_user_gives_a_report_without_intervals(world: World, tmp_path: Path)
     assert "nan" not in re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL).lower().split("provenance")[0]
 
 
+def test_a_world_of_ratings_has_no_prices(tmp_path: Path) -> None:
+    films = tiny_world(tmp_path / "films", kind="rating", num_items=150, num_users=15)
+    films = dataclasses.replace(films, items=films.items.drop(columns=["price", "discount"], errors="ignore"))
+    rows = evaluate(films, agents=["random", "greedy"], users=8, seeds=1, out=tmp_path / "run", progress=False)
+    assert rows["revenue"].isna().all() and (rows["rating_sum"] <= 5 * rows["num_rated"]).all()
+    text = report.write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert ">revenue</th>" not in text and "$" not in text.split("<body>")[1].split("Provenance")[0]
+
+
 def test_an_unfinished_evaluation_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(RecGymError, match="cannot be read"):
         report.write_report(tmp_path)
@@ -171,12 +182,12 @@ def test_evaluate_command_reports_a_typo_in_one_line(world: World) -> None:
 
 def test_demo_trains_compares_and_resumes(world: World, tmp_path: Path) -> None:
     command = ["demo", "--env", str(world.path), "--out", str(tmp_path), "--users", "10", "--seeds", "1"]
-    text = output(*command, "--train-steps", "8192")
+    text = output(*command, "--train-steps", "4096")
     for agent in ("random", "popularity", "frequency", "item_knn", "greedy", "ppo"):
         assert agent in text
     assert "ppo - popularity:" in text
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Learning" in page and "<td>ppo</td>" in page
     rows = (tmp_path / "rows.parquet").read_bytes()
-    output(*command, "--train-steps", "8192")
+    output(*command, "--train-steps", "4096")
     assert (tmp_path / "rows.parquet").read_bytes() == rows
