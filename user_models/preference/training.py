@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -141,9 +142,6 @@ class Trainer:
         training = self.config.training
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=training.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda epoch: min(1.0, 0.5 + epoch) * 0.5 * (1 + np.cos(np.pi * epoch / max(epochs, 1)))
-        )
         checkpoint = self.directory / stage
         self.use_graph = stage == "finetune"
         best, best_epoch, first = -np.inf, -1, 0
@@ -151,17 +149,17 @@ class Trainer:
         if state is not None:
             best, best_epoch, first = state["best"], state["best_epoch"], state["epoch"] + 1
             self.history = list(state["history"])
-            for _ in range(first):
-                schedule.step()
         for epoch in range(first, epochs):
             if epoch - best_epoch > training.patience:
                 break
             started = time.perf_counter()
+            warm = 0.5 if epoch == 0 else 1.0
+            for group in optimizer.param_groups:  # half a rate at first, then a cosine to zero
+                group["lr"] = learning_rate * warm * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
             rng = np.random.default_rng([self.seed, 1 if stage == "pretrain" else 2, epoch])
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed * 1_000_003 + epoch * 2 + (stage == "finetune"))
                 parts = self._epoch(stage, epoch, epochs, optimizer, rng, checkpoint)
-            schedule.step()
             metrics = self.evaluate()
             for name, value in {**parts, **metrics}.items():
                 writer.add_scalar(f"{stage}/{name}", value, epoch)
@@ -201,8 +199,8 @@ class Trainer:
             loss = torch.stack(list(parts.values())).sum()
             if not torch.isfinite(loss):
                 raise DivergedError(
-                    f"loss {float(loss)} at {stage} epoch {epoch} step {number}: "
-                    f"{ {name: float(value) for name, value in parts.items()} }. "
+                    f"loss {float(loss.detach())} at {stage} epoch {epoch} step {number}: "
+                    f"{ {name: float(value.detach()) for name, value in parts.items()} }. "
                     f"The last good checkpoint is {checkpoint}; lower the learning rate to go on from it."
                 )
             optimizer.zero_grad(set_to_none=True)

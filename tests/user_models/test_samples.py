@@ -1,0 +1,52 @@
+"""The weighted pairs estimate the loss over the whole catalogue without bias."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from recgym.user_models.preference.losses import purchase_loss
+from recgym.user_models.preference.samples import PairSampler, cut_segments, segment_index
+from recgym.user_models.preference.trips import draw_tokens
+from tests.user_models.test_trips import random_trips
+
+
+def test_weighted_loss_is_unbiased_for_the_catalogue():
+    trips = random_trips(3)
+    tokens = draw_tokens(trips, np.random.default_rng(0), 5, 0.2)
+    sampler = PairSampler(trips, own=4, other=4)
+    picked = np.arange(0, len(tokens.trip), 7)
+    logits = torch.randn(len(picked), trips.num_items, generator=torch.Generator().manual_seed(0))
+    exact = 0.0
+    for row, token in enumerate(picked):
+        trip = tokens.trip[token]
+        start = trips.events[trip]
+        left = set(trips.item[tokens.order[start + tokens.bought[token] : trips.events[trip + 1]]])
+        gone = set(trips.item[tokens.order[start : start + tokens.bought[token]]])
+        for item in set(range(trips.num_items)) - gone:
+            label = torch.tensor(float(item in left))
+            exact += float(F.binary_cross_entropy_with_logits(logits[row, item], label))
+    exact /= len(picked)
+    rng = np.random.default_rng(1)
+    draws = []
+    for _ in range(400):
+        pairs = sampler.draw(tokens, picked, rng)
+        draws.append(float(purchase_loss(logits[pairs.moment, pairs.item], pairs, len(picked))))
+    error = np.std(draws) / np.sqrt(len(draws))
+    assert np.mean(draws) == pytest.approx(exact, abs=4 * error)
+    assert error < 0.02 * exact
+
+
+def test_segments_cover_every_token_once():
+    trips = random_trips(4)
+    tokens = draw_tokens(trips, np.random.default_rng(0), 5, 0.1)
+    start = tokens.users[:-1] + 3
+    segments = cut_segments(tokens, start, length=6, context=4)
+    index, rows, columns = segment_index(segments)
+    scored = index[rows, columns]
+    expected = np.concatenate([np.arange(s, e) for s, e in zip(start, tokens.users[1:], strict=True)])
+    assert sorted(scored) == sorted(expected)
+    owner = trips.trip_user[tokens.trip]
+    for segment in segments:  # context never reaches into another user's history
+        assert len(set(owner[segment.context : segment.stop])) == 1
+        assert segment.start - segment.context <= 4

@@ -1,0 +1,123 @@
+"""Training: no leakage into the graph, resumption, calibration; on small generated logs."""
+
+import numpy as np
+import pytest
+import torch
+
+from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, TrainingConfig
+from recgym.user_models.preference.training import DivergedError, Trainer, TrainingData
+from recgym.user_models.preference.trips import Trips
+from tests.user_models.test_trips import random_trips
+
+CONFIG = ModelConfig(
+    network=NetworkConfig(dim=16, layers=1, heads=2, feedforward=16, window=6, group=5, hidden=16, repeat_hidden=4),
+    graph=GraphConfig(),
+    training=TrainingConfig(
+        pretrain_epochs=1, finetune_epochs=2, batch_segments=8, segment=40, own_negatives=4, other_negatives=8
+    ),
+)
+
+
+def small_data(trips: Trips | None = None) -> TrainingData:
+    trips = trips or random_trips(5, users=20)
+    generator = torch.Generator().manual_seed(0)
+    return TrainingData(
+        trips=trips,
+        text=torch.randn(trips.num_items, 8, generator=generator),
+        item_attributes=torch.randn(trips.num_items, 3, generator=generator),
+        user_attributes=torch.ones(trips.num_users, 1),
+        interval=torch.full((trips.num_items,), 10.0),
+        ratings=False,
+    )
+
+
+@pytest.mark.parametrize("convolution", ["lightgcn", "gcn"])
+def test_no_scored_edge_is_in_the_graph(tmp_path, convolution):
+    data = small_data()
+    config = CONFIG.model_copy(update={"graph": GraphConfig(convolution=convolution)})
+    trainer = Trainer(data, config, seed=0, directory=tmp_path)
+    trips = trainer.train_trips
+    graph = trainer.adjacency.to_dense()[: trips.num_users, trips.num_users :]
+    early = np.zeros(graph.shape, bool)
+    for user in range(trips.num_users):
+        stop = trainer.first_response_trip[user]
+        early[user, trips.item[trips.events[trips.users[user]] : trips.events[stop]]] = True
+    # Exactly the items of the first part of each training history are edges: nothing that responses are trained on,
+    # and nothing of the validation and test trips, unless it was bought in the first part as well.
+    assert np.array_equal(graph.numpy() > 0, early)
+    assert np.array_equal(trainer.folding.to_dense().numpy() > 0, early)
+
+
+def test_an_interrupted_run_resumes_to_the_same_model(tmp_path):
+    data = small_data()
+    whole = Trainer(data, CONFIG, 0, tmp_path / "whole").run()
+    broken = Trainer(data, CONFIG, 0, tmp_path / "broken")
+    seen = 0
+
+    def interrupt(what: str, share: float) -> None:
+        nonlocal seen
+        if what.startswith("finetune") and share > 0.5:
+            seen += 1
+            raise KeyboardInterrupt
+
+    broken.progress = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        broken.run()
+    assert seen == 1
+    resumed = Trainer(data, CONFIG, 0, tmp_path / "broken").run()
+    for (name, expected), (_, found) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
+        torch.testing.assert_close(found, expected, msg=name, atol=1e-6, rtol=1e-5)
+
+
+def test_divergence_stops_with_the_step_and_the_checkpoint(tmp_path):
+    data = small_data()
+    trainer = Trainer(data, CONFIG, 0, tmp_path)
+    with torch.no_grad():
+        trainer.model.network.match.weight.fill_(float("nan"))
+    with pytest.raises(DivergedError, match=r"pretrain epoch 0 step 0.*checkpoint"):
+        trainer.run()
+
+
+def planted_trips(users: int, seed: int) -> tuple[Trips, np.ndarray]:
+    """Users buy each item independently with a known chance: half the items are loved by half of the users."""
+    rng = np.random.default_rng(seed)
+    items, per_user = 24, 16
+    chance = np.full((users, items), 0.05)
+    chance[: users // 2, :6] = 0.5
+    chance[users // 2 :, 6:12] = 0.35
+    item, trip, owner, days = [], [], [], []
+    for user in range(users):
+        day = 0
+        for _ in range(per_user):
+            basket = np.flatnonzero(rng.random(items) < chance[user])
+            if len(basket) == 0:
+                continue
+            day += int(rng.integers(1, 8))
+            item.append(basket)
+            trip.append(np.full(len(basket), len(owner)))
+            owner.append(user)
+            days.append(day)
+    item, trip = np.concatenate(item), np.concatenate(trip)
+    return Trips(item, np.ones(len(item), np.int64), trip, np.array(owner), np.array(days), users, items), chance
+
+
+@pytest.mark.slow
+def test_probabilities_are_calibrated_on_planted_users(tmp_path):
+    trips, chance = planted_trips(users=400, seed=0)
+    config = CONFIG.model_copy(
+        update={
+            "training": TrainingConfig(
+                pretrain_epochs=2, finetune_epochs=10, batch_segments=8, own_negatives=8, other_negatives=12
+            )
+        }
+    )
+    trainer = Trainer(small_data(trips), config, 0, tmp_path)
+    trainer.run()
+    targets = np.flatnonzero(trips.trip_user_remaining == 0)
+    predicted = torch.sigmoid(trainer.catalogue_logits(targets)).numpy()
+    truth = chance[trips.trip_user[targets]]
+    # A trip holds at least one item, so what is seen is the chance given that; the correction is below 0.01 here.
+    assert np.corrcoef(predicted.ravel(), truth.ravel())[0, 1] > 0.95
+    for low, high in ((0.0, 0.1), (0.2, 0.7)):
+        part = (predicted > low) & (predicted <= high)
+        assert predicted[part].mean() == pytest.approx(truth[part].mean(), rel=0.12)
