@@ -113,7 +113,7 @@ def tiny_world(
         num_users=num_users,
         num_items=num_items,
         attributes={"age": ages, "gender": genders},
-        data={"source": "generated", "hash": "0" * 64},
+        data={"name": "generated", "hash": "0" * 64, "source": {}, "filters": []},
         config={"model": config.model_dump()},
         seeds={"build": seed},
         versions={"torch": torch.__version__},

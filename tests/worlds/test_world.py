@@ -1,0 +1,93 @@
+"""Bundles: loading, checksums, and what a truncated or altered file says."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from recgym.errors import UnknownNameError, WorldError
+from recgym.testing.worlds import tiny_world
+from recgym.worlds.build import rewrite
+from recgym.worlds.world import Ragged, load_world
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return tiny_world(tmp_path / "tiny").path
+
+
+@pytest.mark.parametrize("name", ["items.parquet", "items.safetensors", "users.safetensors", "model.safetensors"])
+@pytest.mark.parametrize("damage", ["truncate", "alter", "remove"])
+def test_a_damaged_file_is_named(bundle, name, damage):
+    file = bundle / name
+    content = bytearray(file.read_bytes())
+    if damage == "remove":
+        file.unlink()
+    elif damage == "truncate":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    with pytest.raises(WorldError, match=name):
+        load_world(bundle)
+
+
+def test_another_format_version_is_refused(bundle):
+    spec = json.loads((bundle / "world.json").read_text())
+    (bundle / "world.json").write_text(json.dumps({**spec, "format_version": 99}))
+    with pytest.raises(WorldError, match="format_version 99"):
+        load_world(bundle)
+
+
+def test_a_file_outside_the_bundle_is_refused(bundle):
+    spec = json.loads((bundle / "world.json").read_text())
+    spec["files"]["../secret"] = "0" * 64
+    (bundle / "world.json").write_text(json.dumps(spec))
+    with pytest.raises(WorldError, match="outside the bundle"):
+        load_world(bundle)
+
+
+def test_broken_json_is_named(bundle):
+    (bundle / "world.json").write_text('{"format_version": 1,')
+    with pytest.raises(WorldError, match=r"world\.json"):
+        load_world(bundle)
+
+
+def test_unknown_worlds_get_the_nearest_name():
+    with pytest.raises(UnknownNameError, match="Did you mean 'ecommerce'"):
+        load_world("ecomerce")
+    with pytest.raises(WorldError, match="recgym world build movies"):
+        load_world("movies")
+
+
+def test_writing_again_changes_nothing(bundle):
+    world = load_world(bundle)
+    again = rewrite(world)
+    assert again.spec.files.keys() == world.spec.files.keys()
+    for name in ("items.safetensors", "users.safetensors", "model.safetensors"):
+        assert again.spec.files[name] == world.spec.files[name]
+
+
+def test_a_failed_write_leaves_the_old_bundle(bundle):
+    world = load_world(bundle)
+    broken = dataclasses.replace(world, item_tensors={"vectors": "not a tensor"})
+    with pytest.raises(AttributeError):
+        rewrite(broken)
+    assert load_world(bundle).hash == world.hash
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
+
+
+def test_interactions_follow_the_repeat_table(bundle):
+    world = load_world(bundle)
+    frame = world.interactions()
+    assert len(frame) == int(world.repeats.offsets[-1])
+    assert frame.groupby("user").size().to_dict() == {
+        user: int(n) for user, n in enumerate(world.repeats.offsets.diff()) if n
+    }
+
+
+def test_ragged_rows_are_padded_from_their_ends():
+    ragged = Ragged(torch.tensor([0, 2, 2, 5]), {"x": torch.arange(5)})
+    padded = ragged.padded(torch.tensor([0, 1, 2]), width=2, fill={"x": -1})["x"]
+    assert padded.tolist() == [[0, 1], [-1, -1], [3, 4]]
