@@ -52,18 +52,18 @@ class PPOConfig(AgentConfig):
     num_steps: int = Field(16, ge=1, description="slates per lane and rollout")
     total_steps: int = Field(200_000, ge=1, description="slates shown in all, the default budget")
     batch_size: int = Field(512, ge=2, description="slates per gradient step")
-    num_epochs: int = Field(4, ge=1, description="passes over each rollout")
-    learning_rate: float = Field(1e-3, gt=0, description="Adam's, falling linearly to a tenth")
+    num_epochs: int = Field(3, ge=1, description="passes over each rollout")
+    learning_rate: float = Field(5e-3, gt=0, description="Adam's, falling linearly to a tenth")
     gamma: float = Field(0.5, ge=0, le=1, description="discount per slate")
     gae_lambda: float = Field(0.9, ge=0, le=1, description="of generalised advantage estimation")
-    clip_range: float = Field(0.2, gt=0, description="of the probability ratio of a slate")
+    clip_range: float = Field(0.4, gt=0, description="of the probability ratio of a slate, a product of K")
     target_kl: float | None = Field(
         0.2, gt=0, description="stops a rollout's updates beyond 1.5 times this, in nats a slate"
     )
     entropy_coef: float = Field(0.0, ge=0, description="per nat; a uniform slate of 10 from 100 has about 46")
     value_coef: float = Field(0.5, ge=0)
     max_grad_norm: float = Field(0.5, gt=0)
-    hidden: int = Field(64, ge=1, description="width of the scorer and the critic")
+    hidden: int = Field(32, ge=1, description="width of the scorer and the critic")
     calibration_steps: int = Field(8, ge=1, description="random slates per lane that the feature scaling is set from")
     checkpoint_rollouts: int = Field(8, ge=1, description="rollouts between checkpoints; lanes start afresh at each")
 

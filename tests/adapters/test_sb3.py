@@ -9,6 +9,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -132,6 +133,7 @@ def test_bad_use_is_named(venv: SB3VecEnv, world: World) -> None:
 
 def test_evaluate_policy_and_ppo_take_it_as_it_is(venv: SB3VecEnv) -> None:
     model = PPO(PlackettLucePolicy, venv, n_steps=4, batch_size=16, n_epochs=1, policy_kwargs={"hidden": 8})
+    model.set_logger(Logger(None, []))  # SB3 would make itself a temporary directory
     model.learn(B * 4)
     mean, _ = evaluate_policy(model, venv, n_eval_episodes=B)
     assert 0 <= mean < 4 * K
