@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _MASK64 = (1 << 64) - 1
@@ -32,25 +34,35 @@ class Purpose(enum.IntEnum):
     QUANTITY = 6
     RATING = 7
     LEAVE = 8
-    CANDIDATES_OWN = 9
-    CANDIDATES_POPULAR = 10
-    CANDIDATES_UNIFORM = 11
-    CANDIDATES_ORDER = 12
+    CANDIDATES = 9
+    CANDIDATES_ORDER = 10
+    SCAN = 11
+    BRANCH = 12
     AGENT = 13
     BASKET = 14
-    SCAN = 15
-    BRANCH = 16
-    CANDIDATES = 17
 
 
 def mix(z: Tensor) -> Tensor:
     """The splitmix64 finaliser (Steele, Lea and Flood, 2014) on int64 tensors of any shape.
 
-    Integer arithmetic only, so the result is the same on every device.
+    Integer arithmetic only, so the result is the same on every device. On a CPU numpy computes it, which has unsigned
+    shifts and a third of torch's overhead.
     """
+    if z.device.type == "cpu":
+        return torch.from_numpy(_mix(z.numpy().view(np.uint64).copy()).view(np.int64))
     z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * _MUL_1
     z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * _MUL_2
     return z ^ ((z >> 31) & 0x1FFFFFFFF)
+
+
+def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """``mix`` in place."""
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(_MUL_1 & _MASK64)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(_MUL_2 & _MASK64)
+    z ^= z >> np.uint64(31)
+    return z
 
 
 def fold(key: Tensor, *counters: Tensor | int) -> Tensor:
@@ -58,6 +70,17 @@ def fold(key: Tensor, *counters: Tensor | int) -> Tensor:
 
     ``key`` has to be a mixed key already: two small numbers in a row would be interchangeable (see ``episode_key``).
     """
+    if key.device.type == "cpu":
+        bits = key.numpy().view(np.uint64)
+        for counter in counters:
+            if isinstance(counter, Tensor):
+                mixed = bits ^ counter.to(torch.int64).numpy().view(np.uint64)
+            else:
+                mixed = bits ^ np.uint64(counter & _MASK64)
+            mixed = np.asarray(mixed)
+            mixed += np.uint64(_GOLDEN & _MASK64)
+            bits = _mix(mixed)
+        return torch.from_numpy(bits.view(np.int64))
     for counter in counters:
         key = mix((key ^ (counter if isinstance(counter, Tensor) else _signed(counter))) + _GOLDEN)
     return key
@@ -73,6 +96,11 @@ def episode_key(seeds: Tensor, episodes: Tensor | int) -> Tensor:
 
 def uniform(key: Tensor) -> Tensor:
     """Float32 in the open interval (0, 1) from int64 keys: the 23 top bits, centred in their cell."""
+    if key.device.type == "cpu":
+        cells = (key.numpy().view(np.uint64) >> np.uint64(41)).astype(np.float32)
+        cells += np.float32(0.5)
+        cells *= np.float32(1.0 / (1 << 23))
+        return torch.from_numpy(cells)
     bits = (key >> 41) & 0x7FFFFF
     return (bits.to(torch.float32) + 0.5) * (1.0 / (1 << 23))
 

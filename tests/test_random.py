@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recgym.random import Purpose, derive_seeds, episode_key, fold, integers, mix, uniform
+from recgym.random import Purpose, _signed, derive_seeds, episode_key, fold, integers, mix, uniform
 
 
 def _chi_square(values: Tensor, bins: int) -> float:
@@ -99,3 +99,16 @@ def test_seeds_episodes_and_trips_are_not_interchangeable() -> None:
 
 def test_purposes_are_distinct() -> None:
     assert len({int(purpose) for purpose in Purpose}) == len(Purpose.__members__)
+
+
+def test_numpy_and_torch_arithmetic_agree() -> None:
+    """What runs on a CPU and what runs elsewhere are the same numbers, 0-dimensional and strided keys included."""
+    keys = mix(torch.arange(3000).view(30, 100)).t()
+    plain = (keys ^ 7) + _signed(0x9E3779B97F4A7C15)
+    for shift, bits, factor in ((30, 34, 0xBF58476D1CE4E5B9), (27, 37, 0x94D049BB133111EB)):
+        plain = (plain ^ ((plain >> shift) & ((1 << bits) - 1))) * _signed(factor)
+    plain = plain ^ ((plain >> 31) & 0x1FFFFFFFF)
+    assert torch.equal(fold(keys, 7), plain)
+    assert torch.equal(fold(keys, torch.tensor(7)), plain)
+    assert torch.equal(fold(keys[2, 3], 7), plain[2, 3])
+    assert torch.equal(uniform(plain), (((plain >> 41) & 0x7FFFFF).float() + 0.5) / 2**23)

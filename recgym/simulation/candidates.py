@@ -12,9 +12,10 @@ from recgym.scenario import Actions
 from recgym.simulation.kernels import smallest, sort_rows
 from recgym.simulation.state import Pool
 
+MAX_CANDIDATES = 4096
 _MIN_DRAWS = 128  # entries of the first pass: enough that a second one is rare on catalogues of real size
 _EXTRA_DRAWS = 128  # further popularity draws in the second pass
-_ORDER_BITS = 10  # room for the position in the sequence of draws
+_ORDER_BITS = 14  # room for the position in the sequence of draws
 
 
 class CandidateGenerator:
@@ -39,6 +40,8 @@ class CandidateGenerator:
                 f"actions.num_candidates is {self.size}, but the world holds {self.num_items} items only; "
                 f"give at most {self.num_items}"
             )
+        if self.size > MAX_CANDIDATES:
+            raise ScenarioError(f"actions.num_candidates is {self.size}; at most {MAX_CANDIDATES} can be drawn a step")
         self._own, self._uniform = parts.own, parts.uniform
         by_popularity = self.size - parts.own - parts.uniform + parts.own // 2
         first = max(_MIN_DRAWS, parts.own + parts.uniform + by_popularity)
@@ -49,54 +52,54 @@ class CandidateGenerator:
         self._accept, self._alias = torch.from_numpy(accept).to(device), torch.from_numpy(alias).to(device)
         order = np.argsort(-weights, kind="stable")[: self.size]
         self._most_popular = torch.from_numpy(order.astype(np.int32)).to(device)
-        self._counters = torch.arange(4096, device=device)
+        # Counters of a step's draws lie above the numbers of purposes: both are folded into the same key.
+        self._counters = torch.arange(1 << _ORDER_BITS, device=device) + 1024
+        self._places = torch.arange(1 << _ORDER_BITS, dtype=torch.int32, device=device)
 
     def draw(self, key: Tensor, pool: Pool) -> Tensor:
         """Candidates int32 [B, M], distinct in each row and in random order, for step keys int64 [B]."""
-        sequence = torch.cat((self._own_draws(key, pool), self._uniform_draws(key), self._popular(key, 0)), dim=1)
-        chosen, complete = self._first_distinct(key, sequence)
+        size = pool.items.shape[1]
+        own, uniformly, popular = fold(key[:, None], self._counters[: size + self._uniform + self._first]).split(
+            (size, self._uniform, self._first), dim=1
+        )
+        sequence = torch.cat(
+            (self._own_items(own, pool), integers(uniformly, self.num_items).to(torch.int32), self._popular(popular)),
+            dim=1,
+        )
+        salt = fold(key, Purpose.CANDIDATES_ORDER)[:, None]
+        chosen, complete = self._first_distinct(salt, sequence)
         if not complete.all():
             lanes = (~complete).nonzero().squeeze(1)
-            few = key[lanes]
-            longer = torch.cat(
-                (sequence[lanes], self._popular(few, 1), self._most_popular.expand(len(lanes), -1)), dim=1
-            )
-            chosen[lanes] = self._first_distinct(few, longer)[0]
+            first = size + self._uniform + self._first
+            more = fold(key[lanes, None], self._counters[first : first + _EXTRA_DRAWS])
+            longer = (sequence[lanes], self._popular(more), self._most_popular.expand(len(lanes), -1))
+            chosen[lanes] = self._first_distinct(salt[lanes], torch.cat(longer, dim=1))[0]
         return chosen
 
-    def _streams(self, key: Tensor, purpose: int, count: int) -> Tensor:
-        """``count`` draws for each lane: int64 [B, count]."""
-        return fold(fold(key, purpose)[:, None], self._counters[:count])
-
-    def _own_draws(self, key: Tensor, pool: Pool) -> Tensor:
+    def _own_items(self, draws: Tensor, pool: Pool) -> Tensor:
+        """Own items [B, own] drawn by weight without replacement, -1 where the pool has no more."""
+        if self._own == 0:
+            return pool.items[:, :0]
         size = pool.items.shape[1]
-        race = -uniform(self._streams(key, Purpose.CANDIDATES_OWN, size)).log() * pool.cost  # smallest first
+        race = -uniform(draws).log() * pool.cost  # smallest first
         # Positive floats order as their bits do; the lowest bits make room for the position.
         bits = size.bit_length()
-        packed = (race.view(torch.int32) & -(1 << bits)) | self._counters[:size].to(torch.int32)
-        winners = smallest(packed, self._own) if self._own else packed[:, :0]
-        return pool.items.gather(1, (winners & ((1 << bits) - 1)).to(torch.int64))
+        packed = (race.view(torch.int32) & -(1 << bits)) | self._places[:size]
+        return pool.items.gather(1, (smallest(packed, self._own) & ((1 << bits) - 1)).to(torch.int64))
 
-    def _uniform_draws(self, key: Tensor) -> Tensor:
-        draws = self._streams(key, Purpose.CANDIDATES_UNIFORM, self._uniform)
-        return integers(draws, self.num_items).to(torch.int32)
-
-    def _popular(self, key: Tensor, part: int) -> Tensor:
-        """Draws by popularity with replacement from the alias table (Walker, 1977): integers only."""
-        count = self._first if part == 0 else _EXTRA_DRAWS
-        draws = self._streams(fold(key, part), Purpose.CANDIDATES_POPULAR, count)
+    def _popular(self, draws: Tensor) -> Tensor:
+        """Items by popularity with replacement, from the alias table (Walker, 1977): integers only."""
         cell = integers(draws, self.num_items)
         low = (draws & 0x7FFFFFFF).to(torch.int32)
         return torch.where(low < self._accept[cell], cell.to(torch.int32), self._alias[cell])
 
-    def _first_distinct(self, key: Tensor, sequence: Tensor) -> tuple[Tensor, Tensor]:
+    def _first_distinct(self, salt: Tensor, sequence: Tensor) -> tuple[Tensor, Tensor]:
         """The first M distinct items of each row in random order, and whether the row has as many."""
         count = sequence.shape[1]
-        salt = fold(key, Purpose.CANDIDATES_ORDER)[:, None]
         # Sorting by a random hash of the item both brings copies together and shuffles. Two items that share a hash
         # stay apart: a copy is told by its item where the hashes meet.
         hashed = mix(sequence.to(torch.int64) ^ salt)
-        keys = sort_rows((hashed & -(1 << _ORDER_BITS)) | self._counters[:count])
+        keys = sort_rows((hashed & -(1 << _ORDER_BITS)) | self._places[:count])
         position = keys & ((1 << _ORDER_BITS) - 1)
         items = sequence.gather(1, position)
         fresh = items >= 0

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from recgym.random import Purpose, fold, uniform
 from recgym.scenario import Behaviour
+from recgym.simulation.draws import Draws
 from recgym.simulation.state import Memory
-from recgym.types import Response
+from recgym.types import Response, TensorRecord
 
 
 @dataclass(frozen=True)
-class Seen:
+class Seen(TensorRecord):
     """What the trip so far has settled about items [B, C]."""
 
     refusals: Tensor  # [B, C] int16
@@ -39,26 +39,28 @@ def recall(memory: Memory, items: Tensor) -> Seen:
     )
 
 
-def remember(
-    memory: Memory, slots: Tensor, items: Tensor, seen: Seen, examined: Tensor, consumed: Tensor, probability: Tensor
-) -> None:
-    """Writes a slate into the memory, in place.
+@dataclass(frozen=True)
+class Entries(TensorRecord):
+    """What a slate adds to the memory of the trip."""
 
-    Args:
-        memory: the memory of the trip.
-        slots: int64 [B, K], where to write.
-        items: item rows int32 [B, K], -1 for duplicates.
-        seen: what was known of the items before the slate.
-        examined: bool [B, K].
-        consumed: bool [B, K].
-        probability: float32 [B, K], the purchase probability that an examined item had.
-    """
-    declined = examined & ~consumed
-    memory.items.scatter_(1, slots, items)
+    slots: Tensor  # [B, K] int64, where to write
+    items: Tensor  # [B, K] int32 item rows, -1 for duplicates
+    seen: Seen  # what was known of the items before the slate
+    examined: Tensor  # [B, K] bool
+    consumed: Tensor  # [B, K] bool
+    probability: Tensor  # [B, K] float32, the purchase probability that an examined item had
+
+
+def remember(memory: Memory, entries: Entries) -> None:
+    """Writes a slate into the memory, in place."""
+    seen, slots = entries.seen, entries.slots
+    declined = entries.examined & ~entries.consumed
+    refused = torch.where(declined, torch.maximum(seen.refused, entries.probability), seen.refused)
+    memory.items.scatter_(1, slots, entries.items)
     memory.refusals.scatter_(1, slots, seen.refusals + declined.to(torch.int16))
-    memory.refused.scatter_(1, slots, torch.where(declined, torch.maximum(seen.refused, probability), seen.refused))
+    memory.refused.scatter_(1, slots, refused)
     memory.floor.scatter_(1, slots, seen.floor)
-    memory.bought.scatter_(1, slots, seen.bought | consumed)
+    memory.bought.scatter_(1, slots, seen.bought | entries.consumed)
 
 
 class Examination:
@@ -77,27 +79,22 @@ class Examination:
         fatigue = torch.tensor([behaviour.reexamination**n for n in range(max_slates + 1)], dtype=torch.float32)
         self._decay, self._fatigue = decay.to(device), fatigue.to(device)
 
-    def examine(self, trip: Tensor, step: Tensor, items: Tensor, duplicate: Tensor, seen: Seen) -> Tensor:
+    def examine(self, draws: Draws, duplicate: Tensor, seen: Seen) -> Tensor:
         """Which items the user looks at (in a cascade: unless an item higher up is consumed).
 
         Args:
-            trip: key of the trip, int64 [B].
-            step: slate number on the trip, int32 [B].
-            items: int64 [B, K].
+            draws: the luck of the slate.
             duplicate: bool [B, K].
             seen: what the trip so far has settled.
 
         Returns:
             bool [B, K].
         """
-        step = step.to(torch.int64)
-        by_item = fold(fold(trip, Purpose.EXAMINE, step)[:, None], items)
-        fatigue = self._fatigue[seen.refusals.to(torch.int64).clamp_(max=len(self._fatigue) - 1)]
+        fatigue = self._fatigue[seen.refusals.to(torch.int64)]
         free = ~(duplicate | seen.bought)
         if not self._cascade:
-            return (uniform(by_item) < self._decay * fatigue) & free
-        scan = uniform(fold(trip, Purpose.SCAN, step))[:, None]
-        return (scan < self._decay) & (uniform(by_item) < fatigue) & free
+            return (draws.examine < self._decay * fatigue) & free
+        return (draws.scan[:, None] < self._decay) & (draws.examine < fatigue) & free
 
     def stop(self, examined: Tensor, response: Response) -> tuple[Tensor, Response]:
         """In a cascade, nothing below the first consumed item was examined: cuts both accordingly."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recgym.random import Purpose, fold, uniform
 from recgym.scenario import Scenario
 from recgym.types import Visit
 
@@ -36,16 +35,15 @@ class Session:
         self._rate = scenario.behaviour.satisfaction.rate
         self._return_effect = scenario.behaviour.satisfaction.return_effect
 
-    def leave(self, trip: Tensor, visit: Visit, num_consumed: Tensor) -> Leaving:
+    def leave(self, luck: Tensor, visit: Visit, num_consumed: Tensor) -> Leaving:
         """Decides who leaves after a slate.
 
         Args:
-            trip: key of the trip, int64 [B].
+            luck: uniform draws, float32 [B].
             visit: the visit as it was when the slate was shown.
             num_consumed: items consumed on the slate, int32 [B].
         """
         met = visit.bought + num_consumed >= visit.intended
-        luck = uniform(fold(trip, Purpose.LEAVE, visit.step.to(torch.int64)))
         lost = (num_consumed == 0) & (luck < self._patience)
         return Leaving(left=met | lost, limit=visit.step + 1 >= self.max_slates)
 

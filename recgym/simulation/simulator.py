@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -14,16 +15,30 @@ from recgym.random import Purpose, episode_key, fold, integers, uniform
 from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario
 from recgym.simulation.candidates import CandidateGenerator
-from recgym.simulation.choice import Examination, recall, remember
+from recgym.simulation.choice import Entries, Examination, recall, remember
+from recgym.simulation.draws import draw, trip_key
 from recgym.simulation.kernels import repeats_earlier, sigmoid
 from recgym.simulation.objective import Objective
 from recgym.simulation.observation import TEXT_SIZE, Observer
 from recgym.simulation.record import Records, lookup, merge, own_pool
 from recgym.simulation.session import Session
-from recgym.simulation.state import Memory, Outcome, State
-from recgym.types import Noise, Record, Slate, Visit
+from recgym.simulation.state import Memory, Outcome, State, concatenate, join
+from recgym.types import Record, Slate, Visit
 from recgym.user_models.protocol import UserModel
 from recgym.worlds.world import World
+
+CHUNK = 512  # lanes stepped together on a CPU: what they need then stays in the cache
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """A step that has been computed but not written yet."""
+
+    state: State  # the next state, but for what ``entries`` and ``back`` bring
+    outcome: Outcome
+    entries: Entries
+    ended: Tensor  # [B] bool, the trip ended
+    back: State | None  # the n lanes of ``ended`` at the start of their next trip; None in session episodes
 
 
 class Simulator:
@@ -132,14 +147,14 @@ class Simulator:
 
     def _return(self, state: State, hazard: Tensor) -> tuple[State, Tensor]:
         """Sends users away and has them come back for their next trip; and bool [B], who never comes back."""
-        trip = fold(state.luck, state.visit.trip.to(torch.int64))
-        gap, gone = self.user_model.away(state.hidden, state.record, uniform(fold(trip, Purpose.GAP)), hazard)
+        luck = uniform(fold(trip_key(state.luck, state.visit), Purpose.GAP))
+        gap, gone = self.user_model.away(state.hidden, state.record, luck, hazard)
         zero = torch.zeros_like(state.visit.step)
         number = state.visit.trip + 1
         visit = Visit(day=state.visit.day + gap, gap_days=gap, trip=number, step=zero, bought=zero, intended=zero)
         hidden = self.user_model.arrive(state.hidden, state.record, visit)
-        next_trip = fold(state.luck, number.to(torch.int64))
-        intended = self.user_model.intend(hidden, uniform(fold(next_trip, Purpose.INTENDED_SIZE)))
+        luck = uniform(fold(trip_key(state.luck, visit), Purpose.INTENDED_SIZE))
+        intended = self.user_model.intend(hidden, luck)
         state = dataclasses.replace(
             state,
             visit=dataclasses.replace(visit, intended=intended),
@@ -153,8 +168,7 @@ class Simulator:
         return state, gone
 
     def _with_candidates(self, state: State) -> State:
-        trip = fold(state.luck, state.visit.trip.to(torch.int64))
-        key = fold(trip, Purpose.CANDIDATES, state.visit.step.to(torch.int64))
+        key = fold(trip_key(state.luck, state.visit), Purpose.CANDIDATES, state.visit.step)
         return dataclasses.replace(state, candidates=self.candidates.draw(key, state.pool))
 
     # ------------------------------------------------------------------ one slate
@@ -176,29 +190,36 @@ class Simulator:
             ActionError: a slate of the wrong shape, type or device, or an item row out of range.
         """
         self._check(state, slate)
+        lanes = len(slate)
+        size = CHUNK if self.device.type == "cpu" else lanes
+        if lanes <= size:
+            return self._finish(self._react(state, slate))
+        views = [state.map(lambda tensor, start=start: tensor[start : start + size]) for start in range(0, lanes, size)]
+        reactions = [self._react(view, part) for view, part in zip(views, slate.split(size), strict=True)]
+        states, outcomes = zip(*[self._finish(reaction) for reaction in reactions], strict=True)
+        return join(state, states), concatenate(outcomes)
+
+    def _react(self, state: State, slate: Tensor) -> Reaction:
+        """All that users answer and become, computed without changing anything that a repeated step would read."""
         visit = state.visit
-        trip = fold(state.luck, visit.trip.to(torch.int64))
+        draws = draw(state.luck, visit, slate)
         seen = recall(self._used(state), slate)
         duplicate = repeats_earlier(slate)
-        examined = self.examination.examine(trip, visit.step, slate, duplicate, seen)
-        shown = self._slate(state, slate, examined)
-        response, probability = self.user_model.respond(
-            state.hidden, shown, visit, self._noise(trip, slate, seen.floor)
-        )
-        examined, response = self.examination.stop(examined, response)
+        shown = self._slate(state, slate, self.examination.examine(draws, duplicate, seen))
+        response, probability = self.user_model.respond(state.hidden, shown, visit, draws.noise(seen.floor))
+        examined, response = self.examination.stop(shown.examined, response)
         shown = dataclasses.replace(shown, examined=examined)
         reward, terms = self.objective.evaluate(slate, response)
         consumed = response.consumed
         count = consumed.sum(dim=1, dtype=torch.int32)
-        leaving = self.session.leave(trip, visit, count)
+        leaving = self.session.leave(draws.leave, visit, count)
         after = dataclasses.replace(visit, step=visit.step + 1, bought=visit.bought + count)
-        hidden = self.user_model.transition(state.hidden, shown, response, after)
-        # From here on the state is written in place.
         slots = (visit.step.to(torch.int64) % self.session.max_slates * self.slate_size)[:, None] + self._slots
-        rows = slate.to(torch.int32).masked_fill(duplicate, -1)
-        remember(state.memory, slots, rows, seen, examined, consumed, probability)
+        entries = Entries(
+            slots, slate.to(torch.int32).masked_fill(duplicate, -1), seen, examined, consumed, probability
+        )
         text = self.observer.text[slate]  # [B, K, 16]
-        state = dataclasses.replace(
+        moved = dataclasses.replace(
             state,
             visit=after,
             satisfaction=self.session.satisfy(state.satisfaction, count),
@@ -207,17 +228,21 @@ class Simulator:
             shown_count=state.shown_count + self.slate_size,
             consumed_text=state.consumed_text + (text * consumed[..., None]).sum(dim=1),
             last_hits=count / self.slate_size,
-            hidden=hidden,
+            hidden=self.user_model.transition(state.hidden, shown, response, after),
         )
         ended = leaving.left | leaving.limit
-        over = state.steps >= self.session.max_steps
+        over = moved.steps >= self.session.max_steps
+        gap = torch.zeros_like(moved.steps)
+        back = None
         if self.session.horizon is None:
             terminated, truncated = leaving.left, leaving.limit | over
-            gap = torch.zeros_like(state.steps)
         else:
-            state, gone, gap = self._between_trips(state, ended)
-            terminated = gone
-            truncated = over | (ended & (state.visit.day - state.start_day >= self.session.horizon))
+            terminated, truncated = torch.zeros_like(ended), over
+            rows = ended.nonzero().squeeze(1)
+            if len(rows):
+                back, gone = self._next_trip(moved.select(rows), entries.select(rows))
+                terminated[rows], gap[rows] = gone, back.visit.gap_days
+                truncated[rows] |= back.visit.day - back.start_day >= self.session.horizon
         outcome = Outcome(
             slate=slate,
             examined=examined,
@@ -230,22 +255,24 @@ class Simulator:
             trip_ended=ended,
             gap_days=gap,
         )
-        return self._with_candidates(state), outcome
+        return Reaction(moved, outcome, entries, ended, back)
 
-    def _between_trips(self, state: State, ended: Tensor) -> tuple[State, Tensor, Tensor]:
-        """Takes the lanes whose trip ended to their next trip; (state, who never returns, days away)."""
-        gone, gap = torch.zeros_like(ended), torch.zeros_like(state.steps)
-        lanes = ended.nonzero().squeeze(1)
-        if len(lanes) == 0:
-            return state, gone, gap
-        part = state.select(lanes)
-        basket = part.memory.items.masked_fill(~part.memory.bought, -1)
-        record = merge(part.record, basket, part.visit.day, part.visit.gap_days)
-        part = dataclasses.replace(part, record=record, pool=own_pool(record.items, record.counts, record.last_days))
-        part, lost = self._return(part, self.session.hazard(part.satisfaction))
-        state.write(lanes, part)
-        gone[lanes], gap[lanes] = lost, part.visit.gap_days
-        return state, gone, gap
+    def _next_trip(self, state: State, entries: Entries) -> tuple[State, Tensor]:
+        """Lanes (copies) whose trip ended at the start of their next trip; and who never returns, bool [n]."""
+        remember(state.memory, entries)
+        basket = state.memory.items.masked_fill(~state.memory.bought, -1)
+        record = merge(state.record, basket, state.visit.day, state.visit.gap_days)
+        pool = own_pool(record.items, record.counts, record.last_days)
+        state = dataclasses.replace(state, record=record, pool=pool)
+        return self._return(state, self.session.hazard(state.satisfaction))
+
+    def _finish(self, reaction: Reaction) -> tuple[State, Outcome]:
+        """Writes the trip's memory and the lanes that came back for another trip, in place, and draws candidates."""
+        state = reaction.state
+        remember(state.memory, reaction.entries)
+        if reaction.back is not None:
+            state.write(reaction.ended.nonzero().squeeze(1), reaction.back)
+        return self._with_candidates(state), reaction.outcome
 
     def _used(self, state: State) -> Memory:
         """The part of the memory that any lane has written to; all of it where finding out would cost a sync."""
@@ -263,15 +290,6 @@ class Simulator:
         """Trips in which each user bought each item, and days since the last one, float32 [B, C] each."""
         counts, last_days = lookup(record, items)
         return counts, (visit.day[:, None] - last_days).clamp_(min=0).to(torch.float32) * (counts > 0)
-
-    @staticmethod
-    def _noise(trip: Tensor, items: Tensor, floor: Tensor) -> Noise:
-        def draw(purpose: Purpose) -> Tensor:
-            return uniform(fold(fold(trip, purpose)[:, None], items))
-
-        # After a branch with fresh luck, what was declined before it stays declined: the draw lies above ``floor``.
-        want = floor + (1.0 - floor) * draw(Purpose.WANT)
-        return Noise(want=want, quantity=draw(Purpose.QUANTITY), rating=draw(Purpose.RATING))
 
     def _check(self, state: State, slate: Tensor) -> None:
         lanes = len(state.seed)

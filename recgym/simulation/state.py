@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from recgym.types import Record, Response, TensorRecord, Visit
@@ -85,3 +88,30 @@ class Outcome:
     def rating(self) -> Tensor:
         """Ratings 1 to 5, 0 where none, int32 [B, K]."""
         return self.response.rating
+
+
+def join(whole: State, parts: Sequence[State]) -> State:
+    """One state from those of consecutive lanes; what they still share with ``whole`` is not copied."""
+
+    def put(mine: Tensor, *pieces: Tensor) -> Tensor:
+        kept = pieces[0].data_ptr() == mine.data_ptr() and pieces[-1].untyped_storage().data_ptr() == (
+            mine.untyped_storage().data_ptr()
+        )
+        return mine if kept else torch.cat(pieces)
+
+    return whole.map(put, *parts)
+
+
+def concatenate(parts: Sequence[Outcome]) -> Outcome:
+    """One outcome from those of consecutive lanes."""
+    first = parts[0]
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(Outcome):
+        pieces = [getattr(part, field.name) for part in parts]
+        if field.name == "response":
+            values[field.name] = first.response.map(lambda *tensors: torch.cat(tensors), *pieces[1:])
+        elif field.name == "terms":
+            values[field.name] = {name: torch.cat([piece[name] for piece in pieces]) for name in first.terms}
+        else:
+            values[field.name] = torch.cat(pieces)
+    return Outcome(**values)

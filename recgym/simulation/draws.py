@@ -1,0 +1,53 @@
+"""The luck of one slate: every draw that it takes, addressed and drawn together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recgym.random import Purpose, fold, uniform
+from recgym.types import Noise, Visit
+
+_BY_TRIP = (Purpose.WANT, Purpose.QUANTITY, Purpose.RATING)
+_BY_STEP = (Purpose.EXAMINE, Purpose.SCAN, Purpose.LEAVE)
+_PURPOSES = (*_BY_TRIP, *_BY_STEP)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Uniform draws in (0, 1) for one slate, float32; B lanes, K slots."""
+
+    want: Tensor  # [B, K], one value per (episode, trip, item): showing an item again draws nothing anew
+    quantity: Tensor  # [B, K], likewise
+    rating: Tensor  # [B, K], likewise
+    examine: Tensor  # [B, K], by step and item
+    scan: Tensor  # [B], by step: how far a cascade reaches
+    leave: Tensor  # [B], by step
+
+    def noise(self, floor: Tensor) -> Noise:
+        """What decides the response. After a branch with fresh luck, wants lie above ``floor``: see ``Memory``."""
+        return Noise(want=floor + (1.0 - floor) * self.want, quantity=self.quantity, rating=self.rating)
+
+
+def draw(luck: Tensor, visit: Visit, items: Tensor) -> Draws:
+    """All draws of a slate.
+
+    Args:
+        luck: key of the episode, int64 [B].
+        visit: the visit in which the slate is shown.
+        items: item rows, int64 [B, K].
+    """
+    purposes = torch.tensor(_PURPOSES, device=luck.device)[:, None]
+    keys = fold(trip_key(luck, visit), purposes)  # [6, B]
+    by_step = fold(keys[3:], visit.step)  # [3, B]
+    by_item = torch.cat((keys[:3], by_step[:1]))[:, :, None]  # [4, B, 1]
+    want, quantity, rating, examine = uniform(fold(by_item, items)).unbind(0)
+    scan, leave = uniform(by_step[1:]).unbind(0)
+    return Draws(want, quantity, rating, examine, scan, leave)
+
+
+def trip_key(luck: Tensor, visit: Visit) -> Tensor:
+    """The key of all draws of a trip, int64 [B]."""
+    return fold(luck, visit.trip.to(torch.int64))
