@@ -108,3 +108,41 @@ def test_the_seed_and_the_episode_change_the_luck(world: World) -> None:
         assert not torch.equal(a[0]["examined"], other[0]["examined"])
     drawn = simulator.reset(torch.arange(4000), torch.zeros(4000, dtype=torch.int64)).user
     assert len(drawn.unique()) == world.num_users
+
+
+@pytest.mark.parametrize("kind", ["session", "horizon"])
+def test_chunks_do_not_show(simulate: Simulate, monkeypatch: pytest.MonkeyPatch, kind: str, wants: Any) -> None:
+    simulator = simulate({"episode.kind": kind}, wants(intended=6))
+    seeds = torch.arange(37)
+    whole, end = play(simulator, simulator.reset(seeds, seeds * 0), 12)
+    monkeypatch.setattr("recgym.simulation.simulator.CHUNK", 8)
+    chunked, chunked_end = play(simulator, simulator.reset(seeds, seeds * 0), 12)
+    for a, b in zip(whole, chunked, strict=True):
+        for name, value in a.items():
+            assert torch.equal(value, b[name]), name
+    for name, value in end.items():
+        assert torch.equal(value, chunked_end[name]), name
+
+
+def test_an_exception_in_a_later_chunk_leaves_all_lanes_alone(
+    simulate: Simulate, monkeypatch: pytest.MonkeyPatch, wants: Any
+) -> None:
+    class Broken(wants):
+        broken = False
+
+        def away(self, state: Any, *args: Any) -> Any:
+            if self.broken and int(state.user.min()) < 0:
+                raise RuntimeError("broken")
+            return super().away(state, *args)
+
+    users = Broken(torch.full((300,), 40.0), intended=1)
+    simulator = simulate({"episode.kind": "horizon"}, users)
+    monkeypatch.setattr("recgym.simulation.simulator.CHUNK", 8)
+    state = simulator.reset(torch.arange(20), torch.zeros(20, dtype=torch.int64))
+    state.hidden.user[18] = -1  # the third chunk fails
+    before = state.clone().flatten()
+    users.broken = True
+    with pytest.raises(RuntimeError, match="broken"):
+        simulator.step(state, state.candidates[:, :10].to(torch.int64))
+    after = state.flatten()
+    assert all(torch.equal(before[name], after[name]) for name in before)
