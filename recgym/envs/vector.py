@@ -18,7 +18,7 @@ from recgym.envs.lanes import Lanes, resolve
 from recgym.envs.pickling import Rebuilt
 from recgym.envs.rendering import Shown, draw_picture, draw_text, snapshot
 from recgym.envs.spaces import observation_space
-from recgym.errors import RecGymError, StateError
+from recgym.errors import RecGymError, StateError, unknown_name
 from recgym.scenario import Scenario
 from recgym.simulation.simulator import Simulator
 from recgym.simulation.state import Outcome, State
@@ -124,7 +124,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise RecGymError(f"render_mode must be None, 'ansi' or 'rgb_array', got {render_mode!r}")
         setup = resolve(world, scenario, action_mode, observation, device, user_model, simulator)
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.autoreset_mode = _autoreset(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.num_envs, self.output, self.render_mode = num_envs, output, render_mode
         self.simulator, self.scenario, self.world = setup.simulator, setup.scenario, setup.simulator.world
@@ -363,3 +363,11 @@ def branch_lanes(lanes: Lanes, arguments: dict[str, Any], copies: int, luck: Lit
     branched = RecVectorEnv(**given)
     branched._lanes.copy_from(lanes, copies, luck)
     return branched
+
+
+def _autoreset(mode: AutoresetMode | str) -> AutoresetMode:
+    """The mode itself, or the one of that name or value."""
+    for member in AutoresetMode:
+        if mode in (member, member.name, member.value):
+            return member
+    raise unknown_name("autoreset mode", str(mode), AutoresetMode.__members__)

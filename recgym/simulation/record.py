@@ -8,14 +8,14 @@ from torch import Tensor
 
 from recgym.simulation.kernels import sort_rows
 from recgym.simulation.state import Pool
-from recgym.types import Record
+from recgym.types import Record, Visit
 from recgym.worlds.world import World
 
 RECORD_SIZE = 1024  # entries of a record
 RECENT_SIZE = 50  # most recently bought items kept in order
 POOL_SIZE = 128  # own items that candidates are drawn from
 RECENCY_DAYS = 60.0  # the draw weight of an own item falls by e in this many days
-MEAN_RATE = 0.1  # of the exponential means of log basket size and log gap
+MEAN_RATE = 0.1  # of the exponential means of log basket size and log gap, after ten trips; before, plain means
 PAD = 2**31 - 1
 _INDEX_BITS = 20  # of packed sort keys: room for the position within a row
 
@@ -39,6 +39,9 @@ class Records:
         self._num_trips = torch.tensor(columns["num_trips"].to_numpy(np.int32), device=device)
         self._mean_log_size = torch.tensor(columns["mean_log_size"].to_numpy(np.float32), device=device)
         self._mean_log_gap = torch.tensor(columns["mean_log_gap"].to_numpy(np.float32), device=device)
+        last_gap, last_size = (columns[name].to_numpy(np.int32) for name in ("last_gap", "last_size"))
+        self._last_gap = torch.tensor(last_gap, device=device)
+        self._last_size = torch.tensor(last_size, device=device)
         recents, pools = [], []
         for rows in torch.arange(world.num_users, device=device).split(4096):
             items, counts, days = self._tables(rows)
@@ -46,6 +49,18 @@ class Records:
             pools.append(own_pool(items, counts, days))
         self._recent = torch.cat(recents)
         self._pool = pools[0].map(lambda *parts: torch.cat(parts), *pools[1:])
+
+    def last_visit(self, users: Tensor) -> Visit:
+        """Where ``users`` (int64 [B]) stood when the log ended: at the end of their last trip, numbered -1."""
+        size, zero = self._last_size[users], torch.zeros_like(self.last_day[users])
+        return Visit(
+            day=self.last_day[users],
+            gap_days=self._last_gap[users],
+            trip=zero - 1,
+            step=zero + 1,
+            bought=size,
+            intended=size,
+        )
 
     def _tables(self, users: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         start, stop = self._offsets[users], self._offsets[users + 1]
@@ -173,9 +188,10 @@ def merge(record: Record, bought: Tensor, days: Tensor, gap_days: Tensor) -> Rec
     basket = first & new & (items != PAD)
     log_size = basket.sum(dim=1, dtype=torch.int32).clamp(min=1).to(torch.float32).log()
     some = basket.any(dim=1)
+    rate = (1.0 / (record.num_trips + 1)).clamp(min=MEAN_RATE)
 
     def mean(old_mean: Tensor, value: Tensor) -> Tensor:
-        return torch.where(some, old_mean + MEAN_RATE * (value - old_mean), old_mean)
+        return torch.where(some, old_mean + rate * (value - old_mean), old_mean)
 
     return Record(
         items=merged_items,

@@ -108,9 +108,7 @@ class Simulator:
         zero = torch.zeros(size, dtype=torch.int32, device=self.device)
         real = torch.zeros(size, device=self.device)
         # First as the log left the user, then one absence later: the gap is drawn as between any two trips.
-        visit = Visit(
-            day=self.records.last_day[users], gap_days=zero, trip=zero - 1, step=zero, bought=zero, intended=zero
-        )
+        visit = self.records.last_visit(users)
         state = State(
             seed=seeds.clone(),
             episode=episodes.clone(),

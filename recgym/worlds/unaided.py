@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recgym.random import Purpose, fold, uniform
+from recgym.random import Purpose, episode_key, fold, uniform
 from recgym.simulation.record import Records, lookup, merge
 from recgym.types import Noise, Record, Slate, Visit
 from recgym.user_models.preference.users import PreferenceState, PreferenceUsers
@@ -40,7 +40,7 @@ def unaided_trips(world: World, number: int, seed: int, chunk: int = 64) -> tupl
         record, _ = records.start(rows)
         visit = records.last_visit(rows)
         state = users.init(rows, record, visit)
-        key = fold(torch.full_like(rows, seed), rows)
+        key = episode_key(torch.full_like(rows, seed), rows)
         for trip in range(number):
             luck = fold(key, trip)
             hazard = torch.ones(len(rows))

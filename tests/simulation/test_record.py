@@ -62,11 +62,17 @@ def test_merge_agrees_with_a_dictionary() -> None:
         assert days[lane].tolist() == [books[lane].get(item, (0, 0))[1] for item in range(120)]
 
 
+def _one(value: int) -> torch.Tensor:
+    return torch.tensor([value], dtype=torch.int32)
+
+
 def test_exponential_means_and_saturation() -> None:
     record = _empty(1, 8)
     record.counts[:, 0], record.items[:, 0] = 32767, 3
-    basket = torch.tensor([[3, 5, -1, 5]], dtype=torch.int32)
-    after = merge(record, basket, torch.tensor([9], dtype=torch.int32), torch.tensor([4], dtype=torch.int32))
+    first = merge(record, basket := torch.tensor([[3, 5, -1, 5]], dtype=torch.int32), _one(9), _one(4))
+    assert torch.allclose(first.mean_log_size, torch.tensor([np.log(2)], dtype=torch.float32))  # a plain mean at first
+    record.num_trips.fill_(30)
+    after = merge(record, basket, _one(9), _one(4))
     assert after.counts[0, :2].tolist() == [32767, 1]
     assert torch.allclose(after.mean_log_size, torch.tensor([0.1 * np.log(2)], dtype=torch.float32))
     assert torch.allclose(after.mean_log_gap, torch.tensor([0.1 * np.log(5)], dtype=torch.float32))

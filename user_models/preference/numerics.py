@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,3 +25,17 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 def dot(inputs: Tensor, weight: Tensor) -> Tensor:
     """``(inputs * weight).sum(-1)``: a product with a single output column, as multiply and sum."""
     return (inputs * weight).sum(-1)
+
+
+def sigmoid(values: Tensor) -> Tensor:
+    """The logistic function, bitwise the same for a value wherever it stands in a tensor.
+
+    ``torch.sigmoid``, ``silu``, ``gelu`` and ``pow`` compute the last elements of a tensor (its size modulo twice the
+    vector width) and strided tensors by another routine, off by one unit in the last place. exp, log, log1p do not.
+    """
+    return 1.0 / (1.0 + torch.exp(-values))
+
+
+def silu(values: Tensor) -> Tensor:
+    """``values * sigmoid(values)``; see ``sigmoid``."""
+    return values * sigmoid(values)

@@ -22,7 +22,7 @@ from recgym.user_models.preference.network import (
     repeat_features,
     time_features,
 )
-from recgym.user_models.preference.numerics import dot, linear
+from recgym.user_models.preference.numerics import dot, linear, sigmoid, silu
 from recgym.worlds.world import World
 
 PREFILL_CHUNK = 64  # users whose starting caches are computed together, always the same ones: see ``_start``
@@ -132,16 +132,16 @@ class PreferenceUsers:
         )
         flat = linear(features.flatten(0, 1), net.repeat_features.weight, net.repeat_features.bias)
         inner = flat.view(*features.shape[:2], -1) + query[..., hidden + dim :] + table[..., hidden + dim : -1]
-        repeat = dot(F.silu(inner), net.repeat_out)
+        repeat = dot(silu(inner), net.repeat_out)
         logit = logit + torch.where(own_counts > 0, repeat, 0.0)
-        stop = torch.sigmoid(dot(width, net.head_quantity) + net.quantity_bias) if self.quantities else None
-        cdf = torch.sigmoid(self.cuts - dot(width, net.head_rating)[..., None]) if self.ratings else None
+        stop = sigmoid(dot(width, net.head_quantity) + net.quantity_bias) if self.quantities else None
+        cdf = sigmoid(self.cuts - dot(width, net.head_rating)[..., None]) if self.ratings else None
         return Appraisal(net.calibration[0] * logit + net.calibration[1], stop, cdf)
 
     def respond(self, state: PreferenceState, slate: Slate, visit: Visit, noise: Noise) -> tuple[Response, Tensor]:
         """See ``UserModel.respond``."""
         view = self.appraise(state, slate.items, slate.own_counts, slate.own_days, visit)
-        probability = torch.sigmoid(view.logit + slate.lift)
+        probability = sigmoid(view.logit + slate.lift)
         consumed = slate.examined & (noise.want < probability)
         quantity = consumed.to(torch.int32)
         if view.quantity_stop is not None:
@@ -169,7 +169,7 @@ class PreferenceUsers:
     def away(self, state: PreferenceState, record: Record, uniforms: Tensor, hazard: Tensor) -> tuple[Tensor, Tensor]:
         """See ``UserModel.away``: the fitted gaps with their hazard multiplied; the last bin never returns."""
         survival = self.gap_survival(state)
-        target = (1 - uniforms) ** (1 / hazard)
+        target = torch.exp(torch.log1p(-uniforms) / hazard)  # (1 - u) ** (1 / hazard), the same in any batch
         return _invert(survival, (*GAP_BINS, GAP_BINS[-1] + 30), target), survival[:, -2] > target
 
     def arrive(self, state: PreferenceState, record: Record, visit: Visit) -> PreferenceState:
@@ -208,7 +208,7 @@ class PreferenceUsers:
     @staticmethod
     def _small_head(head: torch.nn.Module, fused: Tensor) -> Tensor:
         first, _, last = head.children()
-        return linear(F.silu(linear(fused, first.weight, first.bias)), last.weight, last.bias)
+        return linear(silu(linear(fused, first.weight, first.bias)), last.weight, last.bias)
 
     def _append(
         self, state: PreferenceState, pooled: Tensor, passed: Tensor, count: Tensor, shown: Tensor, visit: Visit
@@ -245,7 +245,7 @@ class PreferenceUsers:
         gates = self.static_gate[state.user]
         for name, source in (("sequence", state.sequence), ("time", time)):
             gates = gates + linear(source, fusion.gate[name].weight, fusion.gate[name].bias)
-        gates = gates.sigmoid()
+        gates = sigmoid(gates)
         static = self.static_parts[state.user]
         parts = {"graph": static[:, 0], "attributes": static[:, 1]}
         for name, source in (("sequence", state.sequence), ("time", time)):
