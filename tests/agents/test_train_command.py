@@ -1,0 +1,58 @@
+"""``recgym train`` end to end on a tiny world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from recgym.agents import make_agent
+from recgym.cli import app
+from recgym.commands.train import parse_settings
+from recgym.errors import AgentError
+from recgym.registration import ENVS, EnvSpec
+from recgym.worlds.world import World
+
+SMALL = ["num_steps=4", "batch_size=8", "num_epochs=1", "calibration_steps=2", "learning_rate=1e-3", "target_kl=null"]
+
+
+@pytest.fixture
+def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(ENVS._own, "tiny-v0", EnvSpec("tiny-v0", world=str(world.path)))
+    settings = [word for setting in SMALL for word in ("--config", setting)]
+
+    def invoke(*words: str):
+        shared = ["train", "--env", "tiny-v0", "--num-envs", "4", "--steps", "32", "--out", str(tmp_path / "run")]
+        return CliRunner().invoke(app, [*shared, *settings, *words])
+
+    return invoke
+
+
+def test_trains_resumes_and_says_where(run, world: World, tmp_path: Path) -> None:
+    result = run("--seed", "4")
+    assert result.exit_code == 0, result.output
+    assert "Saved to" in result.output and "--agents" in result.output
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["seed"] == 4 and record["steps"] == 32 and record["status"] == "complete"
+    assert record["config"]["num_envs"] == 4 and record["config"]["target_kl"] is None
+    assert make_agent(tmp_path / "run", world).id == "ppo"
+    refused = run("--seed", "4")
+    assert refused.exit_code == 2 and "already holds a run" in refused.output
+    assert run("--seed", "4", "--resume").exit_code == 0
+
+
+def test_bad_input_is_named(run, tmp_path: Path) -> None:
+    result = run("--config", "gama=0.5")
+    assert result.exit_code == 2 and "Did you mean 'gamma'" in result.output
+    assert not (tmp_path / "run").exists()
+    assert "Did you mean 'ppo'" in run("--agent", "pppo").output
+    assert "Did you mean 'tiny-v0'" in run("--env", "tiny-v1").output
+
+
+def test_settings() -> None:
+    assert parse_settings(["a=1", "b=true", "c=null", "d=x=y"]) == {"a": 1, "b": True, "c": None, "d": "x=y"}
+    for bad in ("a", "=1", "a=[1"):
+        with pytest.raises(AgentError, match="setting"):
+            parse_settings([bad])
