@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from recgym.agents.protocol import ActContext, Agent, AgentConfig, Observations, as_tensor, top_slate
+from recgym.agents.protocol import ActContext, Agent, AgentConfig, Observations, as_tensor, not_shown, top_slate
 
 if TYPE_CHECKING:
     from recgym.envs.vector import RecVectorEnv
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class FrequencyAgent(Agent):
     """Ranks by the user's own purchase count, ties by how recent, then by popularity, which is all a new user has.
+
+    What this trip has shown already comes last.
 
     It reads the three from the candidate features, so purchases made in the simulation count as well. See Hu et al.,
     "Modeling Personalized Item Frequency Information for Next-basket Recommendation" (SIGIR 2020), for its strength.
@@ -37,4 +39,5 @@ class FrequencyAgent(Agent):
     ) -> NDArray[np.int64]:
         """See ``Agent.act``."""
         features = as_tensor(observations["candidates"])  # [B, M, F]
-        return top_slate(context.slate_size, *(features[:, :, column] for column in self._columns))
+        fresh = not_shown(self.world, observations)
+        return top_slate(context.slate_size, fresh, *(features[:, :, column] for column in self._columns))

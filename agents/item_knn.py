@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from recgym.agents.protocol import ActContext, Agent, AgentConfig, Observations, as_tensor, top_slate
+from recgym.agents.protocol import ActContext, Agent, AgentConfig, Observations, as_tensor, not_shown, top_slate
 
 if TYPE_CHECKING:
     from recgym.envs.vector import RecVectorEnv
@@ -37,7 +37,7 @@ class ItemKNNAgent(Agent):
     """
 
     id = "item_knn"
-    observes = ("candidate_items", "user_id", "history")
+    observes = ("candidates", "candidate_items", "user_id", "history")
     learns = "log"
     Config = ItemKNNConfig
 
@@ -83,7 +83,8 @@ class ItemKNNAgent(Agent):
         users = as_tensor(observations["user_id"]).reshape(-1).to(torch.int64)  # [B]
         history = as_tensor(observations["history"]).to(torch.int64)  # [B, H], -1 pads
         chunks = zip(candidates.split(_CHUNK), users.split(_CHUNK), history.split(_CHUNK), strict=True)
-        return top_slate(context.slate_size, torch.cat([self._score(*chunk) for chunk in chunks]))
+        scores = torch.cat([self._score(*chunk) for chunk in chunks])
+        return top_slate(context.slate_size, not_shown(self.world, observations), scores)
 
     def _score(self, candidates: Tensor, users: Tensor, history: Tensor) -> Tensor:
         profile = self._profile(users, history)  # [b, N + 1]

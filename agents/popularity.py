@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recgym.agents.protocol import ActContext, Agent, Observations, as_tensor, top_slate
+from recgym.agents.protocol import ActContext, Agent, Observations, as_tensor, not_shown, top_slate
 
 if TYPE_CHECKING:
     from recgym.envs.vector import RecVectorEnv
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class PopularityAgent(Agent):
-    """Ranks by the number of trips in the log on which an item was bought."""
+    """Ranks by the number of trips in the log with the item; what this trip has shown already comes last."""
 
     id = "popularity"
-    observes = ("candidate_items",)
+    observes = ("candidates", "candidate_items")
     learns = "log"
 
     counts: Tensor  # [N] int64, purchases of each item in the log
@@ -35,7 +35,8 @@ class PopularityAgent(Agent):
         self, observations: Observations, context: ActContext, *, env: RecVectorEnv | None = None
     ) -> NDArray[np.int64]:
         """See ``Agent.act``."""
-        return top_slate(context.slate_size, self.counts[as_tensor(observations["candidate_items"])])
+        fresh = not_shown(self.world, observations)
+        return top_slate(context.slate_size, fresh, self.counts[as_tensor(observations["candidate_items"])])
 
     def tensors(self) -> dict[str, Tensor]:
         """The counts."""

@@ -176,6 +176,18 @@ def observation_layout(world: World, keys: tuple[str, ...]) -> dict[str, list[st
     return {key: list(names[key](world)) if key in names else [] for key in keys}
 
 
+def not_shown(world: World, observations: Observations) -> Tensor:
+    """1 for candidates that stood on no earlier slate of this trip, else 0; float32 [B, M].
+
+    Rankers sort by it first: whoever declined an item keeps declining it on this trip, and what is in the basket is not
+    bought again.
+    """
+    from recgym.envs.features import CANDIDATE_FEATURES
+
+    shown = list(CANDIDATE_FEATURES(world)).index("shown")
+    return 1.0 - as_tensor(observations["candidates"])[:, :, shown]
+
+
 def fitting(agent: Agent, world: World) -> dict[str, Any]:
     """What has to agree for ``agent`` to act in ``world``."""
     return {

@@ -219,7 +219,7 @@ class Registry(Generic[S]):
         if spec is not None:
             return spec
         if entry:
-            raise RecGymError(f"entry point {entry.name} = {entry.value} of group {self.group} describes no {self.kind}")
+            raise RecGymError(f"entry point {entry.name} = {entry.value} of group {self.group} is no {self.kind}")
         raise unknown_name(self.kind, name, self.names())
 
     def specs(self) -> list[S]:

@@ -152,7 +152,7 @@ def test_entry_points_add_to_every_registry(monkeypatch: pytest.MonkeyPatch, tmp
     assert ENVS.spec("theirs-v1").world == "ecommerce"
     assert AGENTS.load("their_agent").__name__ == "Agent"
     assert SCENARIOS.load("hard").behaviour.lift == 0.0
-    with pytest.raises(RecGymError, match="wrong-v0 = their_pkg:Agent of group recgym.envs describes no environment"):
+    with pytest.raises(RecGymError, match="wrong-v0 = their_pkg:Agent of group recgym.envs is no environment"):
         ENVS.spec("wrong-v0")
 
 

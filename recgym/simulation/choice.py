@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recgym.scenario import Behaviour
 from recgym.simulation.draws import Draws
+from recgym.simulation.kernels import sort_rows
 from recgym.simulation.state import Memory
 from recgym.types import Response, TensorRecord
 
@@ -37,6 +38,13 @@ def recall(memory: Memory, items: Tensor) -> Seen:
         floor=memory.floor.gather(1, slot) * known,
         bought=memory.bought.gather(1, slot) & known,
     )
+
+
+def shown_before(memory: Memory, items: Tensor) -> Tensor:
+    """Whether ``items`` (int32 [B, C]) stood on an earlier slate of the trip, bool [B, C]."""
+    shown = sort_rows(memory.items)  # [B, S]
+    place = torch.searchsorted(shown, items).clamp_(max=shown.shape[1] - 1)
+    return shown.gather(1, place) == items
 
 
 @dataclass(frozen=True)

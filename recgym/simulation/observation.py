@@ -12,8 +12,9 @@ from torch import Tensor
 
 from recgym.errors import unknown_name
 from recgym.scenario import Scenario
+from recgym.simulation.choice import shown_before
 from recgym.simulation.record import RECENT_SIZE, lookup
-from recgym.simulation.state import State
+from recgym.simulation.state import State, used
 from recgym.worlds.world import World
 
 TEXT_SIZE = 16  # principal components of the item text embedding
@@ -43,7 +44,8 @@ def candidate_features(world: World) -> list[str]:
     """Names of the F features of a candidate, in order."""
     text = [f"text_{i}" for i in range(TEXT_SIZE)]
     categories = [f"category={name}" for name in main_categories(world)]
-    return [*text, "popularity", "price", "discount", *categories, "category=other", "own_count", "own_recency"]
+    static = [*text, "popularity", "price", "discount", *categories, "category=other"]
+    return [*static, "own_count", "own_recency", "shown"]
 
 
 def user_features(world: World) -> list[str]:
@@ -65,7 +67,7 @@ def text_features(world: World) -> Tensor:
 
 
 def _item_table(world: World) -> Tensor:
-    """The static features [N, F]; the two own columns are left at 0."""
+    """The static features [N, F]; the three of the user's own are left at 0."""
     size = world.num_items
     names = main_categories(world)
     number = {name: i for i, name in enumerate(names)}
@@ -76,7 +78,7 @@ def _item_table(world: World) -> Tensor:
         _log_scaled(_column(world.items, "price", size))[:, None],
         np.clip(_column(world.items, "discount", size), 0.0, 1.0)[:, None],
         np.eye(len(names) + 1)[category],
-        np.zeros((size, 2)),
+        np.zeros((size, 3)),
     )
     return torch.from_numpy(np.concatenate(columns, axis=1).astype(np.float32))
 
@@ -110,6 +112,7 @@ class Observer:
         self._users = _user_table(world).to(device)
         self.text = text_features(world).to(device)  # [N, 16]
         self._max_slates = float(scenario.episode.max_slates)
+        self._slate_size = scenario.actions.slate_size
         self._days = float(scenario.episode.horizon_days)
         size, items = scenario.actions.num_candidates, world.num_items
         self.entries = {
@@ -170,8 +173,9 @@ class Observer:
         counts, last_days = lookup(state.record, state.candidates)
         owned = counts > 0
         days = (state.visit.day[:, None] - last_days).to(torch.float32)
-        out[..., -2] = (counts.log1p() * _OWN_COUNT_SCALE).clamp_(max=1.0)
-        out[..., -1] = (days * (-1.0 / OWN_RECENCY_DAYS)).exp().clamp_(max=1.0) * owned
+        out[..., -3] = (counts.log1p() * _OWN_COUNT_SCALE).clamp_(max=1.0)
+        out[..., -2] = (days * (-1.0 / OWN_RECENCY_DAYS)).exp().clamp_(max=1.0) * owned
+        out[..., -1] = shown_before(used(state, self._slate_size), state.candidates)
         return out
 
     def _user(self, state: State) -> Tensor:

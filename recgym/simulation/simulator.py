@@ -22,7 +22,7 @@ from recgym.simulation.objective import Objective
 from recgym.simulation.observation import TEXT_SIZE, Observer
 from recgym.simulation.record import Records, lookup, merge, own_pool
 from recgym.simulation.session import Session
-from recgym.simulation.state import Memory, Outcome, State, concatenate, join
+from recgym.simulation.state import Memory, Outcome, State, concatenate, join, used
 from recgym.types import Record, Slate, Visit
 from recgym.user_models.protocol import UserModel
 from recgym.worlds.world import World
@@ -201,7 +201,7 @@ class Simulator:
         """All that users answer and become, computed without changing anything that a repeated step would read."""
         visit = state.visit
         draws = draw(state.luck, visit, slate)
-        seen = recall(self._used(state), slate)
+        seen = recall(used(state, self.slate_size), slate)
         duplicate = repeats_earlier(slate)
         shown = self._slate(state, slate, self.examination.examine(draws, duplicate, seen))
         response, probability = self.user_model.respond(state.hidden, shown, visit, draws.noise(seen.floor))
@@ -272,13 +272,6 @@ class Simulator:
             state.write(reaction.ended.nonzero().squeeze(1), reaction.back)
         return self._with_candidates(state), reaction.outcome
 
-    def _used(self, state: State) -> Memory:
-        """The part of the memory that any lane has written to; all of it where finding out would cost a sync."""
-        if self.device.type != "cpu":
-            return state.memory
-        used = max(int(state.visit.step.max()), 1) * self.slate_size
-        return state.memory.map(lambda tensor: tensor[:, :used])
-
     def _slate(self, state: State, items: Tensor, examined: Tensor) -> Slate:
         own_counts, own_days = self.own_history(state.record, state.visit, items)
         lift = torch.full(items.shape, self.scenario.behaviour.lift, device=self.device)
@@ -323,7 +316,7 @@ class Simulator:
             state: B lanes.
             items: item rows, int64 [B, C].
         """
-        seen = recall(self._used(state), items)
+        seen = recall(used(state, self.slate_size), items)
         own_counts, own_days = self.own_history(state.record, state.visit, items)
         appraisal = self.user_model.appraise(state.hidden, items, own_counts, own_days, state.visit)
         probability = sigmoid(appraisal.logit + self.scenario.behaviour.lift)

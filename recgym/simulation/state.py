@@ -90,6 +90,14 @@ class Outcome:
         return self.response.rating
 
 
+def used(state: State, slate_size: int) -> Memory:
+    """The part of the memory that any lane has written to; all of it where finding out would cost a sync."""
+    if state.memory.items.device.type != "cpu":
+        return state.memory
+    width = max(int(state.visit.step.max()), 1) * slate_size
+    return state.memory.map(lambda tensor: tensor[:, :width])
+
+
 def join(whole: State, parts: Sequence[State]) -> State:
     """One state from those of consecutive lanes; what they still share with ``whole`` is not copied."""
 

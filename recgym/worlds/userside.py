@@ -45,9 +45,9 @@ def user_side(
         "token_feedback": torch.from_numpy(tokens.feedback[keep]).to(torch.uint8),
         "token_gap": torch.from_numpy(gap[keep].clip(max=2**15 - 1)).to(torch.int16),
         "repeat_offsets": torch.from_numpy(repeat_offsets),
-        "repeat_items": torch.from_numpy(repeats["item"].to_numpy()).to(narrow),
-        "repeat_counts": torch.from_numpy(repeats["count"].to_numpy()).to(torch.int16),
-        "repeat_last_days": torch.from_numpy(repeats["last_day"].to_numpy()).to(torch.int16),
+        "repeat_items": torch.from_numpy(repeats["item"].to_numpy(copy=True)).to(narrow),
+        "repeat_counts": torch.from_numpy(repeats["count"].to_numpy(copy=True)).to(torch.int16),
+        "repeat_last_days": torch.from_numpy(repeats["last_day"].to_numpy(copy=True)).to(torch.int16),
     }
     made = np.diff(trips.users)
     last = np.maximum(trips.users[1:] - 1, 0)

@@ -13,8 +13,10 @@ from torch import Tensor
 from recgym.data.interactions import Interactions
 from recgym.errors import WorldError
 from recgym.evaluation.statistics import mean
+from recgym.random import derive_seeds
+from recgym.scenario import load_scenario
 from recgym.user_models.preference.metrics import ndcg_and_recall
-from recgym.user_models.preference.trips import Purchases, Trips
+from recgym.user_models.preference.trips import Trips
 from recgym.user_models.preference.users import PreferenceUsers
 from recgym.worlds.prepare import prepare
 from recgym.worlds.recipes import Recipe
@@ -161,28 +163,18 @@ def _ratings(cut: World, trips: Trips, targets: np.ndarray) -> dict[str, Any]:
     return out
 
 
-def satisfaction_reference(world: World, episodes: int = 4) -> float:
-    """Mean satisfaction under the reference policy: the long-run share of its slates with at least one purchase.
+def satisfaction_reference(world: World) -> float:
+    """Mean satisfaction under the reference policy: the share of its slates on which something was bought.
 
-    Personal frequency acts on every user of the world in the default scenario. At this satisfaction the fitted
-    distribution of gaps holds as it is.
+    Personal frequency plays one episode of the default scenario with every user of the world. At this satisfaction the
+    fitted distribution of gaps holds as it is.
     """
-    from recgym.agents.protocol import ActContext, make_agent
-    from recgym.envs.vector import RecVectorEnv
+    from recgym.agents.protocol import make_agent
+    from recgym.evaluation.rollout import Catalogue, play
+    from recgym.simulation.simulator import Simulator
 
-    agent = make_agent(REFERENCE_POLICY, world, seed=0)
-    count = world.num_users
-    env = RecVectorEnv(world, num_envs=count, observation=agent.observes)
-    hits = slates = 0
-    observations, _ = env.reset(seed=0, options={"users": np.arange(count)})
-    for _ in range(episodes * 4):
-        context = ActContext(lane_seeds=np.arange(count), step=np.zeros(count, dtype=np.int64))
-        observations, _, _, _, info = env.step(agent.act(observations, context))
-        answered = np.asarray(info["slate"])[:, 0] >= 0
-        hits += int(np.asarray(info["consumed"]).any(axis=1)[answered].sum())
-        slates += int(answered.sum())
-    env.close()
-    return round(hits / slates, 4)
-
-
-__all__ = ["Purchases", "cut_world", "satisfaction_reference", "validate"]
+    simulator = Simulator(world, load_scenario("default"))
+    users = np.arange(world.num_users)
+    seeds = derive_seeds(0, torch.from_numpy(users)).numpy()
+    rows = play(make_agent(REFERENCE_POLICY, world), simulator, users, seeds, catalogue=Catalogue.of(world)).episodes
+    return round(float(rows["num_hits"].sum() / rows["num_steps"].sum()), 4)

@@ -15,6 +15,11 @@ def context(num_lanes: int, slate_size: int, step: int = 0) -> ActContext:
     return ActContext(np.arange(num_lanes) + 100, np.full(num_lanes, step, dtype=np.int64), slate_size)
 
 
+def features(world: World, candidates: np.ndarray) -> np.ndarray:
+    """Candidate features that tell nothing, and that nothing was shown yet."""
+    return np.zeros((*candidates.shape, len(CANDIDATE_FEATURES(world))), dtype=np.float32)
+
+
 def test_random_is_uniform_and_changes_with_seed_and_step(world: World) -> None:
     observations = {"candidate_items": np.zeros((4000, 8), dtype=np.int64)}
     slates = make_agent("random", world, seed=1).act(observations, context(4000, 2))
@@ -28,25 +33,29 @@ def test_popularity_ranks_by_purchases_in_the_log(world: World) -> None:
     log = world.interactions()
     counts = log.groupby("item")["count"].sum().reindex(range(world.num_items), fill_value=0).to_numpy()
     candidates = np.array([[5, 100, 0, 200, 30], [299, 1, 2, 3, 4]])
-    slates = make_agent("popularity", world).act({"candidate_items": candidates}, context(2, 5))
+    slates = make_agent("popularity", world).act(
+        {"candidate_items": candidates, "candidates": features(world, candidates)}, context(2, 5)
+    )
     shown = counts[np.take_along_axis(candidates, slates, axis=1)]
     assert (np.diff(shown, axis=1) <= 0).all()
 
 
 def test_frequency_breaks_ties_by_recency_then_popularity(world: World) -> None:
     names = CANDIDATE_FEATURES(world)
-    features = np.zeros((1, 6, len(names)), dtype=np.float32)
+    told = features(world, np.zeros((1, 6)))
     columns = {
         "own_count": [0.0, 0.5, 0.5, 0.0, 0.9, 0.0],
         "own_recency": [0.0, 0.2, 0.8, 0.0, 0.1, 0.0],
         "popularity": [0.3, 0.9, 0.1, 0.7, 0.0, 0.5],
     }
     for name, values in columns.items():
-        features[0, :, names.index(name)] = values
-    slate = make_agent("frequency", world).act({"candidates": features}, context(1, 6))
+        told[0, :, names.index(name)] = values
+    slate = make_agent("frequency", world).act({"candidates": told}, context(1, 6))
     assert slate.tolist() == [[4, 2, 1, 3, 5, 0]]
-    features[0, :, names.index("own_count")] = features[0, :, names.index("own_recency")] = 0.0  # a new user
-    assert make_agent("frequency", world).act({"candidates": features}, context(1, 3)).tolist() == [[1, 3, 5]]
+    told[0, 4, names.index("shown")] = 1.0  # whatever this trip has shown comes last
+    assert make_agent("frequency", world).act({"candidates": told}, context(1, 6)).tolist() == [[2, 1, 3, 5, 0, 4]]
+    told[0, :, [names.index(name) for name in ("own_count", "own_recency", "shown")]] = 0.0  # a new user
+    assert make_agent("frequency", world).act({"candidates": told}, context(1, 3)).tolist() == [[1, 3, 5]]
 
 
 @pytest.mark.parametrize("include_self", [True, False])
@@ -67,7 +76,12 @@ def test_item_knn_matches_dense_algebra(world: World, include_self: bool) -> Non
     users = np.arange(world.num_users)
     scores = agent._score(torch.as_tensor(candidates), torch.as_tensor(users), torch.as_tensor(history)).numpy()
     np.testing.assert_allclose(scores, np.take_along_axis(w @ similarity, candidates, axis=1), rtol=1e-4, atol=1e-5)
-    observations = {"candidate_items": candidates, "user_id": users[:, None], "history": history}
+    observations = {
+        "candidates": features(world, candidates),
+        "candidate_items": candidates,
+        "user_id": users[:, None],
+        "history": history,
+    }
     slates = agent.act(observations, context(world.num_users, 10))
     assert (np.diff(np.take_along_axis(scores, slates, axis=1), axis=1) <= 0).all()
 
@@ -77,7 +91,12 @@ def test_item_knn_handles_unknown_users(world: World) -> None:
     candidates = np.tile(np.arange(60), (2, 1))
     history = np.full((2, 50), -1)
     history[1, 0] = 12
-    observations = {"candidate_items": candidates, "user_id": np.array([[-1], [10**6]]), "history": history}
+    observations = {
+        "candidates": features(world, candidates),
+        "candidate_items": candidates,
+        "user_id": np.array([[-1], [10**6]]),
+        "history": history,
+    }
     slates = agent.act(observations, context(2, 10))
     assert slates[0].tolist() == list(range(10))  # nothing known: the order of the candidates
     assert slates[1, 0] == 12
