@@ -17,7 +17,7 @@ import torch
 import recgym.data
 from recgym.data.interactions import Interactions
 from recgym.paths import recgym_home
-from recgym.user_models.preference.attributes import attribute_columns, item_attributes
+from recgym.user_models.preference.attributes import attribute_columns, item_attributes, item_statistics
 from recgym.user_models.preference.text import encode_texts
 from recgym.user_models.preference.training import PreferenceModel, Trainer, TrainingData
 from recgym.worlds.bundle import write_bundle
@@ -79,7 +79,7 @@ def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> Tra
         text=text,
         item_attributes=item_attributes(prepared.items),
         user_attributes=attribute_columns(prepared.users, levels),
-        interval=torch.tensor(prepared.items["interval_days"].to_numpy(), dtype=torch.float32),
+        item_statistics=item_statistics(prepared.items),
         ratings=recipe.kind == "rating",
     )
 

@@ -14,7 +14,7 @@ from recgym.data.interactions import Interactions
 from recgym.errors import WorldError
 from recgym.evaluation.statistics import mean
 from recgym.random import derive_seeds
-from recgym.scenario import load_scenario
+from recgym.scenario import Scenario, load_scenario
 from recgym.user_models.preference.metrics import ndcg_and_recall
 from recgym.user_models.preference.trips import Trips
 from recgym.user_models.preference.users import PreferenceUsers
@@ -134,7 +134,7 @@ def _pointwise(logits: Tensor, held: HeldOut, trips: Trips, targets: np.ndarray)
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1)
     rate = (held.popularity / held.num_trips).clamp(1e-9, 1 - 1e-6)
     base = -(labels * rate.log() + (1 - labels) * (1 - rate).log()).sum(1)
-    top = logits.topk(100, dim=1)
+    top = logits.topk(min(100, logits.shape[1]), dim=1)
     p, y = torch.sigmoid(top.values).flatten(), labels.gather(1, top.indices).flatten()
     order = p.argsort()
     bins = [
@@ -163,6 +163,27 @@ def _ratings(cut: World, trips: Trips, targets: np.ndarray) -> dict[str, Any]:
     return out
 
 
+def default_scenario(num_items: int) -> Scenario:
+    """The default scenario, with as many candidates as there are items where the catalogue is smaller than that."""
+    scenario = load_scenario("default")
+    actions = scenario.actions
+    if num_items >= actions.num_candidates:
+        return scenario
+    own, popular = (
+        num_items * part // actions.num_candidates for part in (actions.candidates.own, actions.candidates.popular)
+    )
+    return load_scenario(
+        scenario,
+        {
+            "actions.num_candidates": num_items,
+            "actions.slate_size": min(actions.slate_size, num_items),
+            "actions.candidates.own": own,
+            "actions.candidates.popular": popular,
+            "actions.candidates.uniform": num_items - own - popular,
+        },
+    )
+
+
 def satisfaction_reference(world: World) -> float:
     """Mean satisfaction under the reference policy: the share of its slates on which something was bought.
 
@@ -173,7 +194,7 @@ def satisfaction_reference(world: World) -> float:
     from recgym.evaluation.rollout import Catalogue, play
     from recgym.simulation.simulator import Simulator
 
-    simulator = Simulator(world, load_scenario("default"))
+    simulator = Simulator(world, default_scenario(world.num_items))
     users = np.arange(world.num_users)
     seeds = derive_seeds(0, torch.from_numpy(users)).numpy()
     rows = play(make_agent(REFERENCE_POLICY, world), simulator, users, seeds, catalogue=Catalogue.of(world)).episodes

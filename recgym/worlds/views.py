@@ -11,6 +11,8 @@ from torch import Tensor
 from recgym.user_models.preference.attributes import attribute_columns
 from recgym.user_models.preference.losses import rating_cdf
 from recgym.user_models.preference.scoring import (
+    Moments,
+    OwnHistory,
     fuse,
     owned_before,
     score_catalogue,
@@ -35,9 +37,9 @@ class HeldOut:
     def of(cls, trips: Trips, targets: np.ndarray) -> HeldOut:
         """Gathers what is known before the trips ``targets``."""
         baskets = [torch.from_numpy(trips.item[trips.events[t] : trips.events[t + 1]]) for t in targets]
-        moment, item, counts, _ = owned_before(trips, Purchases.of(trips), targets)
+        past = owned_before(trips, Purchases.of(trips), targets)
         own = torch.zeros(len(targets), trips.num_items)
-        own[moment, item] = counts
+        own[past.moment, past.item] = past.own_counts
         held = np.zeros(len(trips.trip_user), bool)
         held[targets] = True
         earlier = trips.item[~held[trips.trip]]
@@ -46,22 +48,22 @@ class HeldOut:
 
 
 @torch.no_grad()
-def _fused(cut: World, trips: Trips, targets: np.ndarray) -> tuple[PreferenceUsers, Tensor, Tensor]:
-    """The user model of a world cut before ``targets``, fused states [P, d] and pace [P, 3]."""
+def _fused(cut: World, trips: Trips, targets: np.ndarray) -> tuple[PreferenceUsers, Tensor, Moments]:
+    """The user model of a world cut before ``targets``, fused states [P, d] and the moments."""
     users = PreferenceUsers(cut)
     rows = torch.from_numpy(trips.trip_user[targets])
     moments = trip_start_moments(trips, targets, users.starting_states(rows))
     graph = cut.user_tensors["graph"].float()
     attributes = attribute_columns(cut.users, cut.spec.attributes)
-    return users, fuse(users.network, moments, graph, attributes), moments.pace
+    return users, fuse(users.network, moments, graph, attributes), moments
 
 
 @torch.no_grad()
 def held_out_logits(cut: World, trips: Trips, targets: np.ndarray) -> Tensor:
     """Calibrated logits of q [P, N] at the start of trips ``targets``, from a world cut just before them."""
-    users, fused, pace = _fused(cut, trips, targets)
+    users, fused, moments = _fused(cut, trips, targets)
     own = owned_before(trips, Purchases.of(trips), targets)
-    return score_catalogue(users.network, fused, users.item_vectors, own, users.interval, pace)
+    return score_catalogue(users.network, fused, users.item_vectors, users.item_statistics, moments, own)
 
 
 @torch.no_grad()
@@ -69,15 +71,14 @@ def rating_predictions(
     cut: World, trips: Trips, targets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Expected ratings, real ratings, user-plus-item means and user rows of all ratings in trips ``targets``, [R]."""
-    users, fused, pace = _fused(cut, trips, targets)
+    users, fused, moments = _fused(cut, trips, targets)
     length = trips.size[targets]
     moment = np.repeat(np.arange(len(targets)), length)
     event = np.concatenate([np.arange(trips.events[t], trips.events[t + 1]) for t in targets])
     item = torch.from_numpy(trips.item[event])
     zero = torch.zeros(len(event))
-    output = score_pairs(
-        users.network, fused, users.item_vectors, torch.from_numpy(moment), item, zero, zero, users.interval, pace
-    )
+    pairs = OwnHistory(torch.from_numpy(moment), item, zero, zero)
+    output = score_pairs(users.network, fused, users.item_vectors, users.item_statistics, moments, pairs)
     expected = 5 - rating_cdf(users.network, output.rating).sum(-1)  # E[r] = 5 - sum of P(r <= k)
     held = np.zeros(len(trips.trip_user), bool)
     held[targets] = True

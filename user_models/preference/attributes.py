@@ -18,6 +18,12 @@ def attribute_columns(users: pd.DataFrame, attributes: dict[str, tuple[str, ...]
     return torch.cat(columns, dim=1) if columns else torch.zeros((len(users), 1))
 
 
+def item_statistics(items: pd.DataFrame) -> Tensor:
+    """What the repeat term knows of each item, float32 [N, 2]: repurchase interval (days), log(1 + popularity)."""
+    columns = np.stack((items["interval_days"], np.log1p(items["popularity"])), axis=1)
+    return torch.from_numpy(columns.astype(np.float32))
+
+
 def item_attributes(items: pd.DataFrame) -> Tensor:
     """Item attributes: one-hot category, subcategory and brand; log price, discount, popularity and interval."""
     parts = [pd.get_dummies(items[name]).to_numpy(np.float32) for name in ("category", "subcategory", "brand")]

@@ -20,6 +20,7 @@ def relevance(scores: Tensor, trips: Trips, targets: np.ndarray, k: int = 10) ->
 
 def ndcg_and_recall(scores: Tensor, trips: Trips, targets: np.ndarray, k: int = 10) -> tuple[Tensor, Tensor]:
     """NDCG@k (binary gains) and Recall@k of each target trip, [P] each."""
+    k = min(k, scores.shape[1])
     hits, sizes = relevance(scores, trips, targets, k)
     discount = 1 / torch.log2(torch.arange(k) + 2.0)
     ideal = torch.cumsum(discount, 0)[sizes.clamp(max=k) - 1]

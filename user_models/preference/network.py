@@ -16,7 +16,7 @@ GAP_BINS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 17, 21, 28, 42, 60, 91)
 GAP_LEVELS = (0, 1, 2, 3, 4, 6, 8, 11, 15, 22, 31, 61)  # coarse levels of the gap that a token carries
 MAX_FEEDBACK = 20  # quantity 1 to 20, or rating 1 to 5
 NUM_TIME_FEATURES = 9
-NUM_REPEAT_FEATURES = 7
+NUM_REPEAT_FEATURES = 12
 
 
 class GatedFusion(nn.Module):
@@ -152,40 +152,44 @@ class PreferenceNetwork(nn.Module):
         return torch.cat((self.rating_cuts[:1], self.rating_cuts[:1] + F.softplus(self.rating_cuts[1:]).cumsum(0)))
 
     def repeat_term(self, features: Tensor, user: Tensor, item: Tensor) -> Tensor:
-        """R of the head: features [..., 7], user part and item part [..., repeat_hidden] -> [...].
+        """R of the head: features [..., 12], user part and item part [..., repeat_hidden] -> [...].
 
         Zero for items never bought before: callers mask by own count.
         """
         return (F.silu(self.repeat_features(features) + user + item) * self.repeat_out).sum(-1)
 
 
-def repeat_features(
-    own_counts: Tensor, own_days: Tensor, interval: Tensor, num_trips: Tensor, mean_log_gap: Tensor
-) -> Tensor:
-    """Features of a user's own history with an item, [..., 7]; all inputs broadcast to one shape.
+def repeat_features(own_counts: Tensor, own_days: Tensor, statistics: Tensor, pace: Tensor, gap: Tensor) -> Tensor:
+    """Features of a user's own history with an item, [..., 12].
+
+    The user's pace is told here once more, because how soon an item is due depends on it more than on anything else.
 
     Args:
-        own_counts: trips in which the user bought the item.
-        own_days: days since the last one.
-        interval: the item's median repurchase interval over all users, days.
-        num_trips: the user's trips so far.
-        mean_log_gap: the user's mean log(1 + days between trips).
+        own_counts: trips in which the user bought the item, [...].
+        own_days: days since the last one, [...].
+        statistics: of the item, [..., 2]: median repurchase interval over all users (days), log(1 + popularity).
+        pace: of the user, [..., 3]: trips so far, mean log basket size, mean log(1 + days between trips).
+        gap: days since the user's previous trip, [...].
     """
+    interval, popularity = statistics[..., 0], statistics[..., 1]
+    trips, mean_log_size, mean_log_gap = pace[..., 0], pace[..., 1], pace[..., 2]
     trips_since = own_days * torch.exp(-mean_log_gap)  # about how many trips the user made since
-    frequency = own_counts / num_trips.clamp(min=1)
-    due = own_days / interval
-    return torch.stack(
-        (
-            torch.log1p(own_counts),
-            frequency.clamp(max=1).sqrt(),
-            torch.log1p(own_days) * 0.5,
-            torch.log1p(due),
-            torch.log1p(trips_since),
-            torch.log1p(trips_since * frequency),
-            torch.log1p(interval).expand_as(own_counts) * 0.5,
-        ),
-        dim=-1,
+    frequency = own_counts / trips.clamp(min=1)
+    columns = (
+        torch.log1p(own_counts),
+        frequency.clamp(max=1).sqrt(),
+        torch.log1p(own_days) * 0.5,
+        torch.log1p(own_days / interval),
+        torch.log1p(trips_since),
+        torch.log1p(trips_since * frequency),
+        torch.log1p(interval) * 0.5,
+        torch.log1p(trips) * 0.2,
+        mean_log_size * 0.5,
+        mean_log_gap * 0.5,
+        torch.log1p(gap) * 0.5,
+        popularity * 0.2,
     )
+    return torch.stack(torch.broadcast_tensors(*columns), dim=-1)
 
 
 def time_features(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recgym.user_models.preference.scoring import Moments
+from recgym.user_models.preference.scoring import Moments, OwnHistory
 from recgym.user_models.preference.trips import FirstPurchases, Purchases, Tokens, Trips
 
 
@@ -74,16 +74,12 @@ def moments_before(
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
-    """Q (moment, item) pairs with labels and weights."""
+class Pairs(OwnHistory):
+    """Pairs with labels and weights."""
 
-    moment: Tensor  # [Q] int64 row of the moment
-    item: Tensor  # [Q] int64
     label: Tensor  # [Q] float32: 1 where the item was still bought on the trip
     weight: Tensor  # [Q] float32: inverse inclusion rate
     feedback: Tensor  # [Q] float32: quantity or rating of positives
-    own_counts: Tensor  # [Q] float32
-    own_days: Tensor  # [Q] float32
 
 
 class PairSampler:

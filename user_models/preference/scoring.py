@@ -46,6 +46,16 @@ def fuse(network: PreferenceNetwork, moments: Moments, graph: Tensor, attributes
 
 
 @dataclass(frozen=True, eq=False)
+class OwnHistory:
+    """Q (moment, item) pairs, and what the user's own history before the moment says of the item."""
+
+    moment: Tensor  # [Q] int64 row of the moment
+    item: Tensor  # [Q] int64
+    own_counts: Tensor  # [Q] float32 trips with the item
+    own_days: Tensor  # [Q] float32 days since the last one, 0 where there is none
+
+
+@dataclass(frozen=True, eq=False)
 class PairOutput:
     """Head outputs for Q (moment, item) pairs."""
 
@@ -55,24 +65,25 @@ class PairOutput:
 
 
 def score_pairs(
-    network: PreferenceNetwork,
-    fused: Tensor,
-    vectors: Tensor,
-    moment: Tensor,
-    item: Tensor,
-    own_counts: Tensor,
-    own_days: Tensor,
-    interval: Tensor,
-    pace: Tensor,
+    network: PreferenceNetwork, fused: Tensor, vectors: Tensor, statistics: Tensor, moments: Moments, pairs: OwnHistory
 ) -> PairOutput:
-    """Scores pairs of a moment (row of ``fused`` [P, d]) and an item (row of ``vectors`` [N, d]); the rest is [Q]."""
+    """Scores pairs of a moment and an item.
+
+    Args:
+        network: the preference network.
+        fused: x of each moment, [P, d].
+        vectors: y of each item, [N, d].
+        statistics: of each item, [N, 2]; see ``repeat_features``.
+        moments: the P moments.
+        pairs: the Q pairs, with what the user's own history says of each.
+    """
+    moment, item = pairs.moment, pairs.item
     hidden = F.silu(network.head_user(fused)[moment] + network.head_item(vectors)[item])
     logit = hidden @ network.head_purchase
     logit = logit + (network.match(fused)[moment] * vectors[item]).sum(-1)
     logit = logit + network.item_bias(vectors)[item, 0]
-    features = repeat_features(own_counts, own_days, interval[item], pace[moment, 0], pace[moment, 2])
-    repeat = network.repeat_term(features, network.repeat_user(fused)[moment], network.repeat_item(vectors)[item])
-    logit = logit + torch.where(own_counts > 0, repeat, 0.0)
+    repeat = _repeats(network, fused, vectors, statistics, moments, pairs)
+    logit = logit + torch.where(pairs.own_counts > 0, repeat, 0.0)
     return PairOutput(logit, hidden @ network.head_quantity + network.quantity_bias, hidden @ network.head_rating)
 
 
@@ -80,32 +91,33 @@ def score_catalogue(
     network: PreferenceNetwork,
     fused: Tensor,
     vectors: Tensor,
-    own: tuple[Tensor, Tensor, Tensor, Tensor],
-    interval: Tensor,
-    pace: Tensor,
+    statistics: Tensor,
+    moments: Moments,
+    own: OwnHistory,
     chunk: int = 16,
 ) -> Tensor:
-    """Calibrated logits of q for every item, [P, N].
+    """Calibrated logits of q for every item, [P, N]; ``own`` holds what each moment's user bought before.
 
-    Args:
-        network: in evaluation mode.
-        fused: x, [P, d].
-        vectors: y, [N, d].
-        own: what each moment's user bought before, flat: moment [Q], item [Q], counts [Q], days since [Q].
-        interval: [N] days.
-        pace: [P, 3].
-        chunk: moments at a time, to bound memory.
+    ``chunk`` moments are scored at a time, to bound memory. See ``score_pairs`` for the other arguments.
     """
     users, items = network.head_user(fused), network.head_item(vectors)
     logits = network.match(fused) @ vectors.T + network.item_bias(vectors)[:, 0]
     for start in range(0, len(fused), chunk):
         hidden = F.silu(users[start : start + chunk, None] + items)
         logits[start : start + chunk] += hidden @ network.head_purchase
-    moment, item, counts, days = own
-    features = repeat_features(counts, days, interval[item], pace[moment, 0], pace[moment, 2])
-    repeat = network.repeat_term(features, network.repeat_user(fused)[moment], network.repeat_item(vectors)[item])
-    logits[moment, item] += repeat
+    logits[own.moment, own.item] += _repeats(network, fused, vectors, statistics, moments, own)
     return network.calibration[0] * logits + network.calibration[1]
+
+
+def _repeats(
+    network: PreferenceNetwork, fused: Tensor, vectors: Tensor, statistics: Tensor, moments: Moments, pairs: OwnHistory
+) -> Tensor:
+    """The repeat term of each pair, [Q]."""
+    moment, item = pairs.moment, pairs.item
+    features = repeat_features(
+        pairs.own_counts, pairs.own_days, statistics[item], moments.pace[moment], moments.gap[moment]
+    )
+    return network.repeat_term(features, network.repeat_user(fused)[moment], network.repeat_item(vectors)[item])
 
 
 def token_inputs(
@@ -169,8 +181,8 @@ def trip_start_moments(trips: Trips, targets: np.ndarray, states: Tensor) -> Mom
     )
 
 
-def owned_before(trips: Trips, purchases: Purchases, targets: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the users of trips ``targets`` had bought before them, flat: see ``score_catalogue``."""
+def owned_before(trips: Trips, purchases: Purchases, targets: np.ndarray) -> OwnHistory:
+    """What the users of trips ``targets`` had bought before them, as flat pairs."""
     moments, items, counts, days = [], [], [], []
     for row, trip in enumerate(targets):
         user = trips.trip_user[trip]
@@ -183,4 +195,4 @@ def owned_before(trips: Trips, purchases: Purchases, targets: np.ndarray) -> tup
         days.append(trips.trip_day[trip] - last)
     flat = [np.concatenate(parts) for parts in (moments, items, counts, days)]
     moment, item, count, since = (torch.from_numpy(part) for part in flat)
-    return moment, item, count.float(), since.float()
+    return OwnHistory(moment, item, count.float(), since.float())

@@ -56,7 +56,7 @@ class TrainingData:
     text: Tensor  # [N, width] frozen text embeddings
     item_attributes: Tensor  # [N, F]
     user_attributes: Tensor  # [U, A]
-    interval: Tensor  # [N] days: median repurchase interval, from training trips
+    item_statistics: Tensor  # [N, 2] from training trips: median repurchase interval (days), log(1 + popularity)
     ratings: bool  # feedback is a rating and not a quantity
 
 
@@ -220,9 +220,7 @@ class Trainer:
         vectors, graph = items(data.text, data.item_attributes, self.adjacency if with_graph else None, hidden)
         return vectors, graph
 
-    def _losses(
-        self, stage: str, tokens: Tokens, batch: list[Segment], rng: np.random.Generator
-    ) -> dict[str, Tensor]:
+    def _losses(self, stage: str, tokens: Tokens, batch: list[Segment], rng: np.random.Generator) -> dict[str, Tensor]:
         network, trips, data = self.model.network, self.train_trips, self.data
         vectors, graph = self._encode_items(with_graph=self.use_graph, hide=True)
         index, rows, columns = segment_index(batch)
@@ -245,17 +243,7 @@ class Trainer:
         moments = moments_before(trips, tokens, token[keep], before[torch.from_numpy(keep)])
         fused = fuse(network, moments, user_graph, data.user_attributes)
         pairs = self.sampler.draw(tokens, token[keep], rng)
-        output = score_pairs(
-            network,
-            fused,
-            vectors,
-            pairs.moment,
-            pairs.item,
-            pairs.own_counts,
-            pairs.own_days,
-            data.interval,
-            moments.pace,
-        )
+        output = score_pairs(network, fused, vectors, data.item_statistics, moments, pairs)
         parts = {"purchase": losses.purchase_loss(output.logit, pairs, len(keep)) * 0.1}
         if data.ratings:
             parts["rating"] = losses.rating_loss(network, output, pairs)
@@ -302,7 +290,7 @@ class Trainer:
         """Calibrated logits of q at the start of trips ``targets``, [P, N]."""
         vectors, moments, fused = self.encode_at(targets)
         own = owned_before(self.data.trips, Purchases.of(self.data.trips), targets)
-        return score_catalogue(self.model.network, fused, vectors, own, self.data.interval, moments.pace)
+        return score_catalogue(self.model.network, fused, vectors, self.data.item_statistics, moments, own)
 
     def evaluate(self) -> dict[str, float]:
         """Full-catalogue ranking and log loss on the validation trips."""

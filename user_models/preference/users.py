@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recgym.errors import WorldError
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
-from recgym.user_models.preference.attributes import attribute_columns
+from recgym.user_models.preference.attributes import attribute_columns, item_statistics
 from recgym.user_models.preference.cache import advance, prefill, slot_biases
 from recgym.user_models.preference.config import NetworkConfig
 from recgym.user_models.preference.network import (
@@ -71,9 +71,7 @@ class PreferenceUsers:
         self.item_table = torch.cat(
             (net.head_item(vectors), vectors, net.repeat_item(vectors), net.item_bias(vectors)), dim=1
         )
-        self.interval = torch.as_tensor(world.items["interval_days"].to_numpy(copy=True), dtype=torch.float32).to(
-            self.device
-        )
+        self.item_statistics = item_statistics(world.items).to(self.device)
         self.token_table = net.item_token(vectors)
         self.ignored_table = net.item_ignored(vectors)
         self.query_weight = torch.cat((net.head_user.weight, net.match.weight, net.repeat_user.weight))
@@ -126,9 +124,9 @@ class PreferenceUsers:
         features = repeat_features(
             own_counts,
             own_days,
-            self.interval[items],
-            state.pace[:, :1].expand_as(own_counts),
-            state.pace[:, 2:].expand_as(own_counts),
+            self.item_statistics[items],
+            state.pace[:, None],
+            visit.gap_days.float()[:, None],
         )
         flat = linear(features.flatten(0, 1), net.repeat_features.weight, net.repeat_features.bias)
         inner = flat.view(*features.shape[:2], -1) + query[..., hidden + dim :] + table[..., hidden + dim : -1]

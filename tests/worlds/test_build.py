@@ -1,0 +1,139 @@
+"""Building a world from a log, end to end and small."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import recgym
+from recgym.data import Interactions
+from recgym.errors import ScenarioError, WorldError
+from recgym.user_models.preference.config import ModelConfig, NetworkConfig, TrainingConfig
+from recgym.worlds.build import build_world
+from recgym.worlds.prepare import prepare, repurchase_intervals
+from recgym.worlds.recipes import Binning, Recipe, movies
+from recgym.worlds.validate import default_scenario, validate
+
+SMALL = ModelConfig(
+    network=NetworkConfig(dim=16, layers=1, heads=2, feedforward=32, window=8, hidden=16, repeat_hidden=8),
+    training=TrainingConfig(pretrain_epochs=1, finetune_epochs=2, own_negatives=8, other_negatives=8),
+)
+
+
+def shop(seed: int = 0) -> Interactions:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(50):
+        tastes = rng.choice(40, 12, replace=False)
+        moment = pd.Timestamp("2024-01-01")
+        for trip in range(10):
+            moment += pd.Timedelta(days=int(rng.integers(1, 8)))
+            for item in rng.choice(tastes, rng.integers(1, 6), replace=False):
+                rows.append((f"u{user}", f"i{item}", moment, f"{user}-{trip}", int(rng.integers(1, 4))))
+    frame = pd.DataFrame(rows, columns=["user", "item", "time", "basket", "quantity"])
+    items = pd.DataFrame({"item": [f"i{i}" for i in range(40)], "title": [f"Thing {i}" for i in range(40)]})
+    users = pd.DataFrame({"user": [f"u{i}" for i in range(50)], "age": rng.integers(18, 80, 50).astype(float)})
+    return Interactions.from_frame(frame, items=items, users=users, name="shop")
+
+
+RECIPE = Recipe(
+    name="shop",
+    title="Shop",
+    dataset="shop",
+    kind="purchase",
+    min_item_users=5,
+    attributes={"age": Binning(column="age", levels={"young": (), "old": ()}, edges=(40,))},
+    model=SMALL,
+)
+
+
+@pytest.mark.slow
+def test_a_built_world_is_measured_and_can_be_measured_again(recgym_home):
+    log = shop()
+    world = build_world(RECIPE, log=log)
+    assert world.path == recgym_home / "worlds" / "shop"
+    assert validate(world, log) == {key: value for key, value in world.spec.metrics.items() if key != "training"}
+    assert 0 < world.spec.behaviour["satisfaction_reference"] < 1
+    assert world.users["age"].isin(["young", "old"]).all()
+    assert not set(world.users["user_id"]) & {f"u{i}" for i in range(50)}  # ids are renumbered
+    card = (world.path / "card.md").read_text()
+    assert "fitted" in card
+    assert "assumed" in card
+    assert log.hash[:16] in card
+    with pytest.raises(ScenarioError, match="the world holds 40 items only"):
+        recgym.make(world="shop")
+    env = recgym.make(world="shop", scenario=default_scenario(40))
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    with pytest.raises(WorldError, match="was built from a log with hash"):
+        validate(world, shop(seed=1))
+
+
+@pytest.mark.slow
+def test_a_build_is_exact_and_goes_on_after_an_interruption(recgym_home, tmp_path):
+    log = shop()
+
+    def interrupt(what: str, share: float) -> None:
+        if what.startswith("finetune") and share > 0.6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_world(RECIPE, out=tmp_path / "resumed", log=log, progress=interrupt)
+    assert not (tmp_path / "resumed").exists()
+    stages: list[str] = []
+    resumed = build_world(RECIPE, out=tmp_path / "resumed", log=log, progress=lambda what, _: stages.append(what))
+    assert not any(stage.startswith("pretrain") for stage in stages)  # that stage was done
+    (recgym_home / "builds").rename(tmp_path / "elsewhere")
+    whole = build_world(RECIPE, out=tmp_path / "whole", log=log)
+    for name in ("items.safetensors", "users.safetensors", "model.safetensors", "items.parquet"):
+        assert whole.spec.files[name] == resumed.spec.files[name], name
+
+
+@pytest.mark.slow
+def test_movies_build_from_ratings(recgym_home):
+    import recgym.data
+
+    log = recgym.data.load("ml-100k")
+    users = np.unique(log.user_rows)[:150]
+    part = log.select(np.isin(log.user_rows, users), "kept small for a test")
+    world = build_world(movies(model=SMALL), log=part)
+    assert world.spec.responses == ("watch", "rating")
+    assert 0.8 < world.spec.metrics["rating"]["model"]["rmse"] < 1.4
+    env = recgym.make("movies-v0")
+    env.reset(seed=0)
+    ratings = set()
+    for _ in range(60):
+        _, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        ratings |= set(info["rating"].tolist())
+        assert reward == (info["rating"] >= 4).sum()
+        if terminated or truncated:
+            env.reset()
+    assert ratings <= {0, 1, 2, 3, 4, 5}
+    assert len(ratings) > 3
+
+
+def test_preparing_counts_what_is_left_out():
+    log = shop()
+    prepared = prepare(log, RECIPE.model_copy(update={"min_item_users": 15}))
+    dropped = {f.reason: f.count for f in prepared.filters}
+    assert len(prepared.trips.item) == len(log) - sum(
+        count for reason, count in dropped.items() if "fewer than" in reason or "repeated" in reason
+    )
+    popularity = np.bincount(prepared.trips.item[prepared.trips.trip_user_remaining[prepared.trips.trip] >= 2])
+    assert (prepared.items["popularity"] == popularity).all()  # held-out trips do not count
+
+
+def test_intervals_are_medians_of_gaps_shrunk_to_the_overall_median():
+    rows = []
+    for user in range(6):  # item 0 every 4 days, item 1 every 10
+        rows += [(user, 0, f"{user}-{k}-a", pd.Timestamp("2024-01-01") + pd.Timedelta(days=4 * k)) for k in range(12)]
+        rows += [(user, 1, f"{user}-{k}-b", pd.Timestamp("2024-01-01") + pd.Timedelta(days=10 * k)) for k in range(5)]
+    log = Interactions.from_frame(pd.DataFrame(rows, columns=["user", "item", "basket", "time"]))
+    trips = prepare(log, RECIPE.model_copy(update={"min_item_users": 2, "attributes": {}})).trips
+    intervals = repurchase_intervals(trips)
+    gaps = {0: 6 * 11, 1: 6 * 4}
+    overall = 4.0
+    for item, days in ((0, 4.0), (1, 10.0)):
+        weight = gaps[item] / (gaps[item] + 5)
+        assert intervals[item] == pytest.approx(weight * days + (1 - weight) * overall)
