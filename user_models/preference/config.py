@@ -47,6 +47,7 @@ class TrainingConfig(BaseModel):
     segment: int = Field(160, ge=8, description="tokens of a training segment that are scored")
     learning_rate: float = Field(2e-3, gt=0)
     finetune_learning_rate: float = Field(1.5e-3, gt=0)
+    repeat_pace: float = Field(4.0, gt=0, description="factor on the learning rate of the repeat term")
     weight_decay: float = Field(0.01, ge=0)
     own_negatives: int = Field(32, ge=1, description="negatives among the user's own earlier items, per position")
     other_negatives: int = Field(40, ge=1, description="negatives drawn by popularity, per position")

@@ -79,7 +79,8 @@ class ItemEncoder(nn.Module):
         self.text = nn.Linear(text_width, dim, bias=False)
         self.graph = ItemGraph(graph, dim)
         self.no_graph = nn.Parameter(torch.zeros(dim))
-        self.fusion = GatedFusion({"text": dim, "base": dim, "graph": dim, "attributes": attribute_width}, dim)
+        self.attributes = nn.Linear(attribute_width, dim)  # narrowed first: the gates of N items are the costly part
+        self.fusion = GatedFusion(dict.fromkeys(("text", "base", "graph", "attributes"), dim), dim)
         self.norm = nn.LayerNorm(dim)
 
     def forward(
@@ -97,5 +98,5 @@ class ItemEncoder(nn.Module):
         ids = self.ids.weight if hidden is None else torch.where(hidden[:, None], self.unknown, self.ids.weight)
         base = ids + told
         graph = self.no_graph.expand_as(base) if adjacency is None else self.graph(base, adjacency)
-        y = self.fusion({"text": told, "base": base, "graph": graph, "attributes": attributes})
+        y = self.fusion({"text": told, "base": base, "graph": graph, "attributes": self.attributes(attributes)})
         return self.norm(y), graph

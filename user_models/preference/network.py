@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +23,15 @@ NUM_REPEAT_FEATURES = 12
 class GatedFusion(nn.Module):
     """Fuses sources of one width: ``sum_s gate_s * P_s(source_s)``, gates from all sources together."""
 
+    project: Mapping[str, nn.Linear]
+    gate: Mapping[str, nn.Linear]
+
     def __init__(self, widths: dict[str, int], dim: int) -> None:
         super().__init__()
         self.names = tuple(widths)
-        self.project = nn.ModuleDict({name: nn.Linear(width, dim) for name, width in widths.items()})
-        self.gate = nn.ModuleDict({name: nn.Linear(width, dim * len(widths)) for name, width in widths.items()})
+        gates = dim * len(widths)
+        self.project = nn.ModuleDict({name: nn.Linear(width, dim) for name, width in widths.items()})  # type: ignore[assignment]
+        self.gate = nn.ModuleDict({name: nn.Linear(width, gates) for name, width in widths.items()})  # type: ignore[assignment]
 
     def forward(self, sources: dict[str, Tensor]) -> Tensor:
         """Sources [..., width_s] -> [..., dim]."""
@@ -75,6 +80,8 @@ class PreferenceNetwork(nn.Module):
     is added to the one-hidden-layer head because it carries most of the ranking at a tenth of the width.
     """
 
+    blocks: Sequence[Block]
+
     def __init__(self, config: NetworkConfig, num_attributes: int) -> None:
         super().__init__()
         self.config = config
@@ -86,7 +93,7 @@ class PreferenceNetwork(nn.Module):
         self.gap_level = nn.Embedding(len(GAP_LEVELS) + 1, dim)  # level 0: same trip
         self.size_token = nn.Linear(2, dim)
         self.norm_token, self.norm_out = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))  # type: ignore[assignment]
         self.dropout = nn.Dropout(config.dropout)
         # Fused user state.
         self.fusion = GatedFusion(

@@ -193,6 +193,6 @@ def owned_before(trips: Trips, purchases: Purchases, targets: np.ndarray) -> Own
         items.append(owned)
         counts.append(count)
         days.append(trips.trip_day[trip] - last)
-    flat = [np.concatenate(parts) for parts in (moments, items, counts, days)]
-    moment, item, count, since = (torch.from_numpy(part) for part in flat)
-    return OwnHistory(moment, item, count.float(), since.float())
+    lists = (moments, items, counts, days)
+    moment, item, bought, since = (torch.from_numpy(np.concatenate(parts)) for parts in lists)
+    return OwnHistory(moment, item, bought.float(), since.float())

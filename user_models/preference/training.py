@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,8 +141,7 @@ class Trainer:
 
     def _stage(self, stage: str, epochs: int, learning_rate: float, writer: SummaryWriter) -> None:
         training = self.config.training
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=training.weight_decay)
+        optimizer = torch.optim.AdamW(self._parameter_groups(), lr=learning_rate, weight_decay=training.weight_decay)
         checkpoint = self.directory / stage
         self.use_graph = stage == "finetune"
         best, best_epoch, first = -np.inf, -1, 0
@@ -155,7 +155,7 @@ class Trainer:
             started = time.perf_counter()
             warm = 0.5 if epoch == 0 else 1.0
             for group in optimizer.param_groups:  # half a rate at first, then a cosine to zero
-                group["lr"] = learning_rate * warm * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+                group["lr"] = learning_rate * group["pace"] * warm * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
             rng = np.random.default_rng([self.seed, 1 if stage == "pretrain" else 2, epoch])
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed * 1_000_003 + epoch * 2 + (stage == "finetune"))
@@ -171,6 +171,13 @@ class Trainer:
             state = {"epoch": epoch, "best": best, "best_epoch": best_epoch, "history": self.history}
             save_checkpoint(checkpoint, self.model, optimizer, state, improved)
         load_checkpoint(checkpoint, self.model, None, best=True)
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """The repeat term, a small network on a few features, learns faster than the wide rest around it."""
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        repeat = [p for name, p in named if name.startswith("network.repeat_")]
+        rest = [p for name, p in named if not name.startswith("network.repeat_")]
+        return [{"params": rest, "pace": 1.0}, {"params": repeat, "pace": self.config.training.repeat_pace}]
 
     def _epoch(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -204,8 +205,8 @@ class PreferenceUsers:
     # ------------------------------------------------------------------ internals
 
     @staticmethod
-    def _small_head(head: torch.nn.Module, fused: Tensor) -> Tensor:
-        first, _, last = head.children()
+    def _small_head(head: torch.nn.Sequential, fused: Tensor) -> Tensor:
+        first, last = cast(torch.nn.Linear, head[0]), cast(torch.nn.Linear, head[2])
         return linear(silu(linear(fused, first.weight, first.bias)), last.weight, last.bias)
 
     def _append(
