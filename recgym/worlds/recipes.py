@@ -93,9 +93,9 @@ def movies(**changes: Any) -> Recipe:
             "gender": Binning(column="gender", levels=_levels("F", "M")),
         },
         model=ModelConfig(
-            network=NetworkConfig(dropout=0.2),
+            network=NetworkConfig(dropout=0.3),
             graph=GraphConfig(fraction=0.5),
-            training=TrainingConfig(pretrain_epochs=20, finetune_epochs=20, batch_segments=16),
+            training=TrainingConfig(pretrain_epochs=20, finetune_epochs=15),
         ),
     )
     return recipe.model_copy(update=changes)

@@ -63,7 +63,7 @@ def held_out_logits(cut: World, trips: Trips, targets: np.ndarray) -> Tensor:
     """Calibrated logits of q [P, N] at the start of trips ``targets``, from a world cut just before them."""
     users, fused, moments = _fused(cut, trips, targets)
     own = owned_before(trips, Purchases.of(trips), targets)
-    return score_catalogue(users.network, fused, users.item_vectors, users.item_statistics, moments, own)
+    return score_catalogue(users.network, fused, users.item_vectors, users.item_statistics, moments, own).logits()
 
 
 @torch.no_grad()

@@ -111,7 +111,6 @@ class PreferenceNetwork(nn.Module):
         self.repeat_out = nn.Parameter(torch.zeros(repeat))
         self.size_head = nn.Sequential(nn.Linear(dim, 32), nn.SiLU(), nn.Linear(32, len(SIZE_BINS) - 1))
         self.gap_head = nn.Sequential(nn.Linear(dim, 32), nn.SiLU(), nn.Linear(32, len(GAP_BINS)))
-        self.calibration = nn.Parameter(torch.tensor([1.0, 0.0]), requires_grad=False)  # logit -> a logit + b
         # The purchase head and the repeat term start at zero: pre-training leaves them alone, fine-tuning adds them.
         for parameter in (self.head_quantity, self.head_rating):
             nn.init.normal_(parameter, std=0.1)

@@ -87,6 +87,20 @@ def score_pairs(
     return PairOutput(logit, hidden @ network.head_quantity + network.quantity_bias, hidden @ network.head_rating)
 
 
+@dataclass(frozen=True, eq=False)
+class Components:
+    """The parts whose sum is the logit of q for every item, at P moments."""
+
+    match: Tensor  # [P, N] bilinear term <M x, y>
+    hidden: Tensor  # [P, N] hidden layer W^T silu(U x + V y + b)
+    repeat: Tensor  # [P, N] repeat term, 0 where the user never bought the item
+    bias: Tensor  # [N] item bias
+
+    def logits(self) -> Tensor:
+        """The logits of q, [P, N]."""
+        return self.match + self.hidden + self.repeat + self.bias
+
+
 def score_catalogue(
     network: PreferenceNetwork,
     fused: Tensor,
@@ -95,18 +109,18 @@ def score_catalogue(
     moments: Moments,
     own: OwnHistory,
     chunk: int = 16,
-) -> Tensor:
-    """Calibrated logits of q for every item, [P, N]; ``own`` holds what each moment's user bought before.
+) -> Components:
+    """Scores every item; ``own`` holds what each moment's user bought before.
 
     ``chunk`` moments are scored at a time, to bound memory. See ``score_pairs`` for the other arguments.
     """
     users, items = network.head_user(fused), network.head_item(vectors)
-    logits = network.match(fused) @ vectors.T + network.item_bias(vectors)[:, 0]
+    match = network.match(fused) @ vectors.T
+    hidden, repeat = torch.empty_like(match), torch.zeros_like(match)
     for start in range(0, len(fused), chunk):
-        hidden = F.silu(users[start : start + chunk, None] + items)
-        logits[start : start + chunk] += hidden @ network.head_purchase
-    logits[own.moment, own.item] += _repeats(network, fused, vectors, statistics, moments, own)
-    return network.calibration[0] * logits + network.calibration[1]
+        hidden[start : start + chunk] = F.silu(users[start : start + chunk, None] + items) @ network.head_purchase
+    repeat[own.moment, own.item] = _repeats(network, fused, vectors, statistics, moments, own)
+    return Components(match, hidden, repeat, network.item_bias(vectors)[:, 0])
 
 
 def _repeats(

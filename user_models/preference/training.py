@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from recgym.errors import RecGymError
 from recgym.user_models.preference import losses
+from recgym.user_models.preference.calibration import calibrate
 from recgym.user_models.preference.checkpoint import load_checkpoint, save_checkpoint
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder, edge_weights, normalised_adjacency
@@ -30,6 +31,7 @@ from recgym.user_models.preference.samples import (
     segment_index,
 )
 from recgym.user_models.preference.scoring import (
+    Components,
     Moments,
     fuse,
     owned_before,
@@ -136,7 +138,8 @@ class Trainer:
         with SummaryWriter(str(self.directory / "tensorboard")) as writer:
             self._stage("pretrain", training.pretrain_epochs, training.learning_rate, writer)
             self._stage("finetune", training.finetune_epochs, training.finetune_learning_rate, writer)
-        self._calibrate()
+        targets = np.flatnonzero(self.data.trips.trip_user_remaining == 1)
+        calibrate(self.model.network, self.components(targets), self.data.trips, targets)
         return self.model
 
     def _stage(self, stage: str, epochs: int, learning_rate: float, writer: SummaryWriter) -> None:
@@ -165,9 +168,11 @@ class Trainer:
                 writer.add_scalar(f"{stage}/{name}", value, epoch)
             seconds = time.perf_counter() - started
             self.history.append({"stage": stage, "epoch": epoch, "seconds": round(seconds, 1), **parts, **metrics})
-            improved = metrics["ndcg@10"] > best
+            # Pre-training is for ranking; what fine-tuning is for, probabilities, the log loss judges (a proper score).
+            score = metrics["ndcg@10"] if stage == "pretrain" else -metrics["log_loss"]
+            improved = score > best
             if improved:
-                best, best_epoch = metrics["ndcg@10"], epoch
+                best, best_epoch = score, epoch
             state = {"epoch": epoch, "best": best, "best_epoch": best_epoch, "history": self.history}
             save_checkpoint(checkpoint, self.model, optimizer, state, improved)
         load_checkpoint(checkpoint, self.model, None, best=True)
@@ -293,35 +298,17 @@ class Trainer:
         return vectors, moments, fuse(network, moments, user_graph, self.data.user_attributes)
 
     @torch.no_grad()
-    def catalogue_logits(self, targets: np.ndarray) -> Tensor:
-        """Calibrated logits of q at the start of trips ``targets``, [P, N]."""
+    def components(self, targets: np.ndarray) -> Components:
+        """The parts of the logits of q at the start of trips ``targets``."""
         vectors, moments, fused = self.encode_at(targets)
         own = owned_before(self.data.trips, Purchases.of(self.data.trips), targets)
         return score_catalogue(self.model.network, fused, vectors, self.data.item_statistics, moments, own)
+
+    def catalogue_logits(self, targets: np.ndarray) -> Tensor:
+        """Calibrated logits of q at the start of trips ``targets``, [P, N]."""
+        return self.components(targets).logits()
 
     def evaluate(self) -> dict[str, float]:
         """Full-catalogue ranking and log loss on the validation trips."""
         logits = self.catalogue_logits(self.validation)
         return ranking_metrics(logits, self.data.trips, self.validation)
-
-    def _calibrate(self) -> None:
-        """Fits logit -> a logit + b on the validation trips by Newton steps on the catalogue's log loss."""
-        network, trips = self.model.network, self.data.trips
-        network.calibration.data.copy_(torch.tensor([1.0, 0.0]))
-        logits = self.catalogue_logits(self.validation)
-        labels = torch.zeros_like(logits)
-        for row, trip in enumerate(self.validation):
-            labels[row, torch.from_numpy(trips.item[trips.events[trip] : trips.events[trip + 1]])] = 1.0
-        ab = torch.tensor([1.0, 0.0], dtype=torch.float64)
-        z = logits.double()
-        for _ in range(20):
-            p = torch.sigmoid(ab[0] * z + ab[1])
-            error, curve = p - labels, p * (1 - p)
-            gradient = torch.stack(((error * z).sum(), error.sum()))
-            mixed = (curve * z).sum()
-            hessian = torch.stack((torch.stack(((curve * z * z).sum(), mixed)), torch.stack((mixed, curve.sum()))))
-            move = torch.linalg.solve(hessian + 1e-6 * torch.eye(2, dtype=torch.float64), gradient)
-            ab = ab - move
-            if float(move.abs().max()) < 1e-6:
-                break
-        network.calibration.data.copy_(ab.float())

@@ -135,7 +135,7 @@ class PreferenceUsers:
         logit = logit + torch.where(own_counts > 0, repeat, 0.0)
         stop = sigmoid(dot(width, net.head_quantity) + net.quantity_bias) if self.quantities else None
         cdf = sigmoid(self.cuts - dot(width, net.head_rating)[..., None]) if self.ratings else None
-        return Appraisal(net.calibration[0] * logit + net.calibration[1], stop, cdf)
+        return Appraisal(logit, stop, cdf)
 
     def respond(self, state: PreferenceState, slate: Slate, visit: Visit, noise: Noise) -> tuple[Response, Tensor]:
         """See ``UserModel.respond``."""

@@ -1,0 +1,48 @@
+"""Calibration finds the weights that the labels were drawn with, and folds them into the network."""
+
+import numpy as np
+import pytest
+import torch
+
+from recgym.user_models.preference.calibration import calibrate
+from recgym.user_models.preference.config import NetworkConfig
+from recgym.user_models.preference.network import PreferenceNetwork
+from recgym.user_models.preference.scoring import Components, Moments, OwnHistory, score_catalogue
+from recgym.user_models.preference.trips import Trips
+
+CONFIG = NetworkConfig(dim=16, layers=1, heads=2, feedforward=16, window=4, group=4, hidden=16, repeat_hidden=4)
+MOMENTS, ITEMS = 400, 60
+
+
+def test_weights_are_recovered_and_folded_in():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = PreferenceNetwork(CONFIG, 3)
+        torch.nn.init.normal_(net.head_purchase)
+        torch.nn.init.normal_(net.repeat_out)
+        torch.nn.init.normal_(net.item_bias.weight, std=0.4)
+        fused, vectors = torch.randn(MOMENTS, 16), torch.randn(ITEMS, 16)
+        statistics = torch.rand(ITEMS, 2) * 5 + 1
+        ones = torch.ones(MOMENTS)
+        moments = Moments(torch.arange(MOMENTS), fused, torch.rand(MOMENTS, 3), ones, ones * 0, ones * 0, ones)
+        own = OwnHistory(
+            torch.arange(MOMENTS).repeat_interleave(10),
+            torch.cat([torch.randperm(ITEMS)[:10] for _ in range(MOMENTS)]),
+            torch.randint(1, 9, (MOMENTS * 10,)).float(),
+            torch.randint(0, 60, (MOMENTS * 10,)).float(),
+        )
+        parts = score_catalogue(net, fused, vectors, statistics, moments, own)
+        true = 0.5 * parts.match + 0.2 * parts.hidden + 1.5 * parts.repeat + 1.2 * parts.bias - 0.4
+        bought = torch.bernoulli(torch.sigmoid(true)).bool()
+    bought[~bought.any(1), 0] = True
+    trip, item = bought.nonzero(as_tuple=True)
+    count = np.arange(MOMENTS)
+    trips = Trips(item.numpy(), np.ones(len(item), np.int64), trip.numpy(), count, count, MOMENTS, ITEMS)
+    weights = calibrate(net, parts, trips, count)
+    assert weights == pytest.approx([0.5, 0.2, 1.5, 1.2, -0.4], abs=0.15)
+    after = score_catalogue(net, fused, vectors, statistics, moments, own).logits()
+    match, hidden, repeat, bias, intercept = weights
+    expected = match * parts.match + hidden * parts.hidden + repeat * parts.repeat + bias * parts.bias + intercept
+    torch.testing.assert_close(after, expected, atol=1e-4, rtol=1e-4)
+    chance = torch.sigmoid(after)
+    assert float(chance.mean()) == pytest.approx(float(bought.float().mean()), rel=1e-3)
