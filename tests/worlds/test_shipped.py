@@ -1,0 +1,86 @@
+"""The world that ships: small enough, complete, true to its card, and with a ladder of agents that makes sense."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import recgym
+from recgym.agents.protocol import make_agent
+from recgym.evaluation import statistics
+from recgym.evaluation.rollout import Catalogue, play
+from recgym.random import derive_seeds
+from recgym.scenario import load_scenario
+from recgym.simulation.session import Session
+from recgym.simulation.simulator import Simulator
+from recgym.worlds.card import render_card
+from recgym.worlds.world import World, load_world
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return load_world("ecommerce")
+
+
+def test_the_bundle_is_small_and_holds_no_transactions(world: World) -> None:
+    sizes = {path.name: path.stat().st_size for path in world.path.iterdir()}
+    assert sum(sizes.values()) <= 15e6, sizes
+    assert set(sizes) == {"world.json", *world.spec.files}
+    assert {path.suffix for path in world.path.iterdir()} == {".json", ".parquet", ".safetensors", ".md"}
+    # Ids are renumbered, and a user's purchases are aggregated: one line an item.
+    assert world.users["user_id"].tolist() == [str(row) for row in range(world.num_users)]
+    assert not world.interactions().duplicated(["user", "item"]).any()
+
+
+def test_the_card_is_that_of_the_spec_and_complete(world: World) -> None:
+    assert (world.path / "card.md").read_text(encoding="utf-8") == render_card(world.spec)
+    metrics = world.spec.metrics
+    for name in ("model", "popularity", "personal_frequency"):
+        mean, low, high = metrics["next_trip"][name]["ndcg@10"]
+        assert low < mean < high
+    assert metrics["next_trip"]["model"]["ndcg@10 above personal_frequency"][1] > 0
+    for kind in ("uniform", "popularity"):
+        assert metrics["auc"][kind]["model"][1] > metrics["auc"][kind]["own_frequency"][2]
+    assert metrics["unaided"]["size_ks"] <= 0.1
+    assert metrics["unaided"]["gap_ks"] <= 0.1
+    assert {parameter.status for parameter in world.spec.parameters} == {"fitted", "assumed"}
+    assert world.spec.data["source"]["files"]
+    assert world.spec.versions["torch"]
+
+
+def test_a_thousand_random_steps() -> None:
+    env = recgym.make("ecommerce-v0")
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    ended = 0
+    for _ in range(1000):
+        observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        assert env.observation_space.contains(observation)
+        assert 0 <= reward <= 10
+        if terminated or truncated:
+            ended += 1
+            env.reset()
+    assert 50 < ended < 500
+
+
+def test_the_fitted_gaps_return_at_the_reference_satisfaction(world: World) -> None:
+    reference = world.spec.behaviour["satisfaction_reference"]
+    session = Session(load_scenario("default"), reference)
+    assert session.hazard(torch.tensor([reference])).tolist() == [1.0]
+    assert float(session.hazard(torch.tensor([reference + 0.2]))) > 1
+
+
+def test_better_informed_agents_earn_more(world: World) -> None:
+    scenario = load_scenario("default")
+    simulator, catalogue = Simulator(world, scenario), Catalogue.of(world)
+    users = np.random.default_rng(0).permutation(world.num_users)[:400]
+    seeds = derive_seeds(0, torch.from_numpy(users)).numpy()
+    reward = {
+        name: play(make_agent(name, world), simulator, users, seeds, catalogue=catalogue).episodes["reward"].to_numpy()
+        for name in ("random", "popularity", "frequency", "greedy")
+    }
+    ladder = list(reward)
+    for lower, higher in zip(ladder, ladder[1:], strict=False):
+        gain = statistics.mean(reward[higher] - reward[lower], users, np.random.default_rng(0))
+        assert gain.low > 0, f"{higher} - {lower}: {gain}"
