@@ -1,7 +1,7 @@
 """PPO re-ranker: proximal policy optimisation (Schulman et al., 2017) of a Plackett-Luce slate policy, by SB3.
 
-Departures from the paper: the action is an ordered slate, so the probability ratio is that of the whole slate; features
-are standardised once, from a few random steps before learning begins.
+Departures from the paper: the action is an ordered slate, whose positions are credited and clipped one by one (see
+``SlateRolloutBuffer``); features are standardised once, from a few random steps before learning begins.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor
 
+from recgym.adapters.credit import SlateRolloutBuffer
 from recgym.adapters.plackett_luce import PlackettLucePolicy, SlateScorer
 from recgym.adapters.sb3 import SB3VecEnv
 from recgym.agents.protocol import (
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint.zip"
 MODEL = "model.zip"
+EPISODES_AVERAGED = 1000  # a point of the learning curve; rewards of single episodes vary widely
 _NOT_SAVED = ["_last_obs", "_last_original_obs", "_last_episode_starts", "ep_info_buffer", "ep_success_buffer"]
 
 
@@ -49,16 +51,21 @@ class PPOConfig(AgentConfig):
     """Settings of ``PPOAgent``; the defaults are those of the demo, about two minutes on two cores."""
 
     num_envs: int = Field(256, ge=1, description="lanes trained on at once")
-    num_steps: int = Field(16, ge=1, description="slates per lane and rollout")
-    total_steps: int = Field(200_000, ge=1, description="slates shown in all, the default budget")
-    batch_size: int = Field(512, ge=2, description="slates per gradient step")
+    num_steps: int = Field(8, ge=1, description="slates per lane and rollout")
+    total_steps: int = Field(300_000, ge=1, description="slates shown in all, the default budget")
+    credit: Literal["position", "slate"] = Field(
+        "position", description="what an item is judged by: the reward it earned itself, or that of its whole slate"
+    )
+    batch_size: int = Field(1024, ge=2, description="slates per gradient step")
     num_epochs: int = Field(3, ge=1, description="passes over each rollout")
-    learning_rate: float = Field(5e-3, gt=0, description="Adam's, falling linearly to a tenth")
-    gamma: float = Field(0.5, ge=0, le=1, description="discount per slate")
+    learning_rate: float = Field(1e-2, gt=0, description="Adam's, falling linearly to a tenth")
+    gamma: float = Field(0.3, ge=0, le=1, description="discount per slate")
     gae_lambda: float = Field(0.9, ge=0, le=1, description="of generalised advantage estimation")
-    clip_range: float = Field(0.4, gt=0, description="of the probability ratio of a slate, a product of K")
+    clip_range: float = Field(
+        0.2, gt=0, description="of the probability ratio of an item (or of a slate, a product of K)"
+    )
     target_kl: float | None = Field(
-        0.2, gt=0, description="stops a rollout's updates beyond 1.5 times this, in nats a slate"
+        0.1, gt=0, description="stops a rollout's updates beyond 1.5 times this, in nats an item (or a slate)"
     )
     entropy_coef: float = Field(0.0, ge=0, description="per nat; a uniform slate of 10 from 100 has about 46")
     value_coef: float = Field(0.5, ge=0)
@@ -127,12 +134,16 @@ class PPOAgent(Agent):
                     ent_coef=config.entropy_coef,
                     vf_coef=config.value_coef,
                     max_grad_norm=config.max_grad_norm,
-                    policy_kwargs={"hidden": config.hidden},
+                    stats_window_size=EPISODES_AVERAGED,
+                    policy_kwargs={"hidden": config.hidden, "by_position": config.credit == "position"},
+                    rollout_buffer_class=SlateRolloutBuffer if config.credit == "position" else None,
                     device="cpu",
                 )
                 self._policy.scorer.load_state_dict(self.scorer.state_dict())
                 venv.seed(_segment_seed(self.seed, -1))
                 calibrate(self._policy.scorer, venv, config.calibration_steps)
+            if isinstance(self.model.rollout_buffer, SlateRolloutBuffer):
+                self.model.rollout_buffer.watch(venv.credits)
             self.model.set_logger(configure(str(directory), ["tensorboard"]) if directory else Logger(None, []))
             remaining = steps - self.model.num_timesteps
             callback = _Segments(self.seed, config.checkpoint_rollouts, checkpoint, progress)

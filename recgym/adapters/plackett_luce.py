@@ -57,11 +57,15 @@ class PlackettLuce(Distribution):
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Exact log-probability [B] of ordered slates [B, K], in O(M + K) a slate."""
+        return self.log_prob_by_position(actions).sum(1)
+
+    def log_prob_by_position(self, actions: Tensor) -> Tensor:
+        """The summands [B, K] of ``log_prob``: of each position's choice, given those above it."""
         slates = actions.long()
         own, normalisers, _ = self._chosen(slates)
         ordered = slates.sort(dim=1).values
-        repeated = (ordered[:, 1:] == ordered[:, :-1]).any(1)
-        return (own - normalisers[:, :-1]).sum(1).masked_fill(repeated, -math.inf)
+        repeated = (ordered[:, 1:] == ordered[:, :-1]).any(1, keepdim=True)
+        return (own - normalisers[:, :-1]).masked_fill(repeated, -math.inf)
 
     def entropy_along(self, actions: Tensor) -> Tensor:
         """An unbiased estimate [B] of the entropy from slates [B, K] that were drawn from this distribution.
@@ -222,9 +226,18 @@ class PlackettLucePolicy(ActorCriticPolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Callable[[float], float],
         hidden: int = 64,
+        by_position: bool = False,
         **kwargs: Any,
     ) -> None:
-        """See ``ActorCriticPolicy``; ``hidden`` is the width of both networks.
+        """See ``ActorCriticPolicy``.
+
+        Args:
+            observation_space: Dict(user, candidates).
+            action_space: MultiDiscrete([M] * K).
+            lr_schedule: learning rate by remaining progress.
+            hidden: width of both networks.
+            by_position: gives PPO log-probabilities [B, K], by position, as ``SlateRolloutBuffer`` wants them.
+            **kwargs: see ``ActorCriticPolicy``.
 
         Raises:
             AgentError: the spaces are not those of a slate environment.
@@ -236,6 +249,7 @@ class PlackettLucePolicy(ActorCriticPolicy):
         if not isinstance(action_space, spaces.MultiDiscrete):
             raise AgentError(f"a slate policy acts in MultiDiscrete([M] * K) (action mode 'slate'), got {action_space}")
         self.hidden = hidden
+        self.by_position = by_position
         kwargs.setdefault("features_extractor_class", PassThrough)
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
@@ -250,18 +264,22 @@ class PlackettLucePolicy(ActorCriticPolicy):
         self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "hidden": self.hidden}
+        return {**super()._get_constructor_parameters(), "hidden": self.hidden, "by_position": self.by_position}
 
     def forward(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Slates [B, K], values [B, 1] and log-probabilities [B]."""
+        """Slates [B, K], values [B, 1] and log-probabilities [B] ([B, K] with ``by_position``)."""
         distribution = self.get_distribution(obs)
         slates = distribution.get_actions(deterministic=deterministic)
-        return slates, self.predict_values(obs), distribution.log_prob(slates)
+        return slates, self.predict_values(obs), self._log_prob(distribution, slates)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values [B, 1], log-probabilities [B] and entropy estimates [B] of slates [B, K] drawn earlier."""
+        """Values [B, 1], log-probabilities as in ``forward``, entropy estimates [B] of slates [B, K] drawn earlier."""
         distribution = self.get_distribution(obs)
-        return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy_along(actions)
+        log_prob = self._log_prob(distribution, actions)
+        return self.predict_values(obs), log_prob, distribution.entropy_along(actions)
+
+    def _log_prob(self, distribution: PlackettLuce, slates: Tensor) -> Tensor:
+        return distribution.log_prob_by_position(slates) if self.by_position else distribution.log_prob(slates)
 
     def get_distribution(self, obs: Any) -> PlackettLuce:
         """The distribution over slates."""

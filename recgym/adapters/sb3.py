@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from recgym.adapters.credit import split_reward
 from recgym.errors import ActionError, RecGymError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class SB3VecEnv(VecEnv):
         self.last_info: dict[str, Any] = {}
         self._reset_options_all: dict[str, Any] | None = None
         self._actions: NDArray[Any] | None = None
+        self._rewards: NDArray[np.float32] = np.zeros(self.num_envs, np.float32)
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, dtype=np.int64)
         self._started = time.monotonic()
@@ -92,7 +94,12 @@ class SB3VecEnv(VecEnv):
             }
         self._returns[dones] = 0.0
         self._lengths[dones] = 0
-        return observations, np.asarray(rewards, dtype=np.float32), dones, infos
+        self._rewards = np.array(rewards, dtype=np.float32)  # a copy: SB3 adds to what it is handed
+        return observations, self._rewards.copy(), dones, infos
+
+    def credits(self) -> NDArray[np.float32]:
+        """Rewards of the last step by position of the slate, [B, K]; see ``split_reward``."""
+        return split_reward(self._rewards, self.last_info["consumed"])
 
     def close(self) -> None:
         """Closes the environment."""
