@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -100,13 +100,29 @@ def history_plot(history: pd.DataFrame, agents: Sequence[str], key: str) -> str:
     return _svg(figure, "Reward by what the log knows of the user", key)
 
 
-def learning_plot(curves: pd.DataFrame, key: str) -> str:
-    """Training reward against slates shown; columns scenario, agent, steps, reward."""
+def learning_plot(curves: pd.DataFrame, references: Mapping[str, float], key: str) -> str:
+    """Training reward against slates shown; columns scenario, agent, steps, reward.
+
+    ``references`` are evaluated rewards by agent, drawn as levels to compare with.
+    """
     figure, axes = _figure(2.6)
     names = list(dict.fromkeys(curves["agent"]))
     for at, agent in enumerate(names):
         part = curves[curves["agent"] == agent]
         axes.plot(part["steps"], part["reward"], color=_SERIES[at % len(_SERIES)], linewidth=1.8, label=agent)
+    for agent, reward in references.items():
+        axes.axhline(reward, color=_SOFT, linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate(
+            agent,
+            (1, reward),
+            (0, 2),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize="small",
+            color=_SOFT,
+        )
     axes.set_xlabel("slates shown in training")
     axes.set_ylabel("reward of an episode")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k" if value else "0")

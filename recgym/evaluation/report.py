@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,12 +124,17 @@ def _section(
         "reward_plot": plots.reward_plot(part.lines, part.scenario),
         "forests": [(name, plots.forest_plot(part.versus(name), name, part.scenario)) for name in part.references],
         "history_plot": plots.history_plot(part.history, order, part.scenario),
-        "learning_plot": plots.learning_plot(mine, part.scenario) if len(mine) else None,
+        "learning_plot": plots.learning_plot(mine, _levels(part), part.scenario) if len(mine) else None,
         "replays": [
             {"user": int(user), "episodes": _episodes(mine, order, currency)}
             for user, mine in (traced.groupby("user", sort=False) if len(traced) else ())
         ],
     }
+
+
+def _levels(part: ScenarioSummary) -> dict[str, float]:
+    """Evaluated rewards of the references, to read a learning curve against."""
+    return {line.agent: line.scores["reward"].value for line in part.lines if line.agent in part.references}
 
 
 def _episodes(traced: pd.DataFrame, order: list[str], currency: str | None) -> list[ReplayEpisode]:
@@ -192,7 +197,7 @@ def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
             "World",
             f"{world['name']}, {world['num_users']:,} users, {world['num_items']:,} items, sha256 {world['hash'][:16]}",
         ),
-        *((f"Data: {key}", _text(value)) for key, value in world["data"].items() if key in _DATA_KEYS and value),
+        *_data_facts(world["data"]),
         ("Users", used),
         ("Seeds", ", ".join(map(str, configuration["seeds"]))),
     ]
@@ -206,8 +211,29 @@ def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-_DATA_KEYS = ("source", "title", "hash", "licence", "license", "citation")
+def _data_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where the log that the users were fitted on comes from, and what became of it."""
+    source = data.get("source")
+    source = source if isinstance(source, Mapping) else {"name": source} if source else {}
+    if name := source.get("name") or data.get("name"):
+        yield "Data", ", ".join(str(part) for part in (name, source.get("origin"), source.get("url")) if part)
+    if licence := source.get("licence") or source.get("license"):
+        yield "Licence of the data", str(licence)
+    if citation := source.get("citation"):
+        yield "Citation", str(citation)
+    counts = [f"{data[key]:,} {key}" for key in ("events", "trips") if isinstance(data.get(key), int)]
+    if day := data.get("first_day"):
+        counts.append(f"first day {day}")
+    if digest := data.get("hash"):
+        counts.append(f"sha256 {str(digest)[:16]}")
+    if counts:
+        yield "Log", ", ".join(counts)
+    filters = [one for one in data.get("filters") or () if isinstance(one, Mapping)]
+    if filters:
+        yield "Filtered or changed", "; ".join(_filter(one) for one in filters)
 
 
-def _text(value: Any) -> str:
-    return ", ".join(f"{key} {inner}" for key, inner in value.items()) if isinstance(value, dict) else str(value)
+def _filter(one: Mapping[str, Any]) -> str:
+    detail = f" ({one['detail']})" if one.get("detail") else ""
+    count = one.get("count")
+    return f"{one.get('reason')}: {f'{count:,}' if isinstance(count, int) else count}{detail}"

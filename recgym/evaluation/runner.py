@@ -13,13 +13,13 @@ import pandas as pd
 import torch
 
 from recgym.agents.protocol import Agent
-from recgym.errors import RecGymError
+from recgym.errors import RecGymError, UnknownNameError, unknown_name
 from recgym.evaluation.entrants import AgentLike, Entrant, entrants, fingerprint
 from recgym.evaluation.progress import Progress, bars, silent
 from recgym.evaluation.rollout import Catalogue, Ints, Played, play
 from recgym.evaluation.store import ROWS, TRAINING, RunDirectory, versions, write_parquet
 from recgym.random import derive_seeds
-from recgym.registration import ENVS
+from recgym.registration import ENVS, WORLDS
 from recgym.scenario import Scenario, load_scenario
 from recgym.simulation.simulator import Simulator
 from recgym.worlds.world import World, load_world
@@ -162,7 +162,8 @@ def make_plan(
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise RecGymError(f"{name} must be a whole number of at least 1, got {count!r}")
     numbers = _seeds(resolved[0].evaluation.seeds if seeds is None else seeds)
-    loaded = load_world(env.world if env else world)
+    check_device(device)
+    loaded = _world(env.world if env else world)
     for scenario in resolved:
         scenario.check_world(loaded.name)
     return Plan(
@@ -176,6 +177,23 @@ def make_plan(
         train_steps=train_steps,
         device=device,
     )
+
+
+def check_device(device: str) -> None:
+    """Raises RecGymError where torch cannot compute on ``device``."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise RecGymError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def _world(world: str | Path | World) -> World:
+    """``load_world``, with environments among the names that an unknown one may have meant."""
+    try:
+        return load_world(world)
+    except UnknownNameError as error:
+        names = {*ENVS.names(), *WORLDS.names()}
+        raise unknown_name("environment or world", str(world), names) from error
 
 
 def sample_users(available: int, count: int) -> Ints:

@@ -191,3 +191,32 @@ def test_demo_trains_compares_and_resumes(world: World, tmp_path: Path) -> None:
     rows = (tmp_path / "rows.parquet").read_bytes()
     output(*command, "--train-steps", "4096")
     assert (tmp_path / "rows.parquet").read_bytes() == rows
+
+
+def test_provenance_tells_where_the_log_comes_from(run: Path) -> None:
+    summary = summarise_run(run)
+    summary.manifest["configuration"]["world"]["data"] = {
+        "name": "shop",
+        "hash": "ab" * 32,
+        "source": {
+            "name": "The Shop",
+            "origin": "package shop==1",
+            "licence": "CC0",
+            "citation": "Shop (2020)",
+            "files": {},
+        },
+        "events": 1234567,
+        "trips": 5000,
+        "first_day": "2017-01-01",
+        "filters": [{"reason": "quantity 0", "count": 8869, "detail": "dropped"}, {"reason": "odd", "count": 1}],
+    }
+    text = report.render(summary, pd.DataFrame())
+    for part in (
+        "The Shop, package shop==1",
+        "CC0",
+        "Shop (2020)",
+        "1,234,567 events, 5,000 trips, first day 2017-01-01, sha256 abababababababab",
+        "quantity 0: 8,869 (dropped); odd: 1",
+    ):
+        assert part in text
+    assert "&#39;files" not in text and "{" not in text.split("Provenance")[-1]
