@@ -16,7 +16,7 @@ def demo(
     users: Annotated[int, typer.Option(help="Users, the same for every agent.")] = 500,
     seeds: Annotated[int, typer.Option(help="Episodes with each user.")] = 3,
     train_steps: Annotated[
-        int | None, typer.Option(help="Slates that PPO is trained on; its default budget if not given.")
+        int | None, typer.Option(min=1, help="Slates that PPO is trained on; its default budget if not given.")
     ] = None,
 ) -> None:
     """Train a PPO re-ranker and compare it with the baselines on identical users. Run it again to resume."""

@@ -30,7 +30,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Directory for rows and report; the same command again resumes.")
     ] = None,
-    train_steps: Annotated[int | None, typer.Option(help="Training budget of learners given by name.")] = None,
+    train_steps: Annotated[int | None, typer.Option(min=1, help="Training budget of learners given by name.")] = None,
     device: Annotated[str, typer.Option(help="Torch device of the simulation.")] = "cpu",
 ) -> None:
     """Compare agents on the same simulated users: means with 95% intervals, paired differences and a report."""

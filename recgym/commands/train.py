@@ -29,14 +29,18 @@ def train(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from recgym.agents.protocol import agent_class, parse_config
     from recgym.agents.training import train_agent
     from recgym.registration import ENVS
+    from recgym.scenario import load_scenario
 
     spec = ENVS.spec(env)
     out = out or Path("runs") / f"{env}-{Path(agent).name.replace(':', '-')}-{seed}"
     settings = parse_settings(config or [])
     if num_envs is not None:
         settings["num_envs"] = num_envs
+    played = load_scenario(scenario or spec.scenario)
+    parse_config(agent_class(agent), settings)  # refuses bad input before the bar is drawn
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -50,7 +54,7 @@ def train(
         train_agent(
             agent,
             spec.world,
-            scenario or spec.scenario,
+            played,
             steps=steps,
             seed=seed,
             out=out,
@@ -59,7 +63,9 @@ def train(
             resume=resume,
         )
     console.print(
-        f"Saved to {out}. Evaluate it with: recgym evaluate --scenario default --agents {out}", soft_wrap=True
+        f"Saved to {out}. Evaluate it with: "
+        f"recgym evaluate --env {env} --scenario {scenario or spec.scenario} --agents {out}",
+        soft_wrap=True,
     )
 
 
