@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -173,19 +173,7 @@ class PreferenceUsers:
 
     def arrive(self, state: PreferenceState, record: Record, visit: Visit) -> PreferenceState:
         """See ``UserModel.arrive``."""
-        return self._refresh(
-            PreferenceState(
-                user=state.user,
-                cache=state.cache,
-                position=state.position,
-                sequence=state.sequence,
-                fused=state.fused,
-                query=state.query,
-                pace=_pace(record),
-                gap_level=gap_levels(visit.gap_days),
-            ),
-            visit,
-        )
+        return self._refresh(replace(state, pace=_pace(record), gap_level=gap_levels(visit.gap_days)), visit)
 
     # ------------------------------------------------------------------ fitted distributions
 
@@ -221,15 +209,8 @@ class PreferenceUsers:
         )
         token = F.layer_norm(token, token.shape[-1:], net.norm_token.weight, net.norm_token.bias)
         sequence = advance(net, self.biases, state.cache, state.position, token)
-        moved = PreferenceState(
-            user=state.user,
-            cache=state.cache,
-            position=state.position + 1,
-            sequence=sequence,
-            fused=state.fused,
-            query=state.query,
-            pace=state.pace,
-            gap_level=torch.zeros_like(state.gap_level),
+        moved = replace(
+            state, position=state.position + 1, sequence=sequence, gap_level=torch.zeros_like(state.gap_level)
         )
         return self._refresh(moved, visit)
 
@@ -252,16 +233,7 @@ class PreferenceUsers:
         fused = torch.zeros_like(state.sequence)
         for index, name in enumerate(fusion.names):
             fused = fused + gates[:, index * dim : (index + 1) * dim] * parts[name]
-        return PreferenceState(
-            user=state.user,
-            cache=state.cache,
-            position=state.position,
-            sequence=state.sequence,
-            fused=fused,
-            query=linear(fused, self.query_weight, self.query_bias),
-            pace=pace,
-            gap_level=state.gap_level,
-        )
+        return replace(state, fused=fused, query=linear(fused, self.query_weight, self.query_bias))
 
     def _start(self, users: Tensor) -> None:
         """Computes the starting caches of ``users`` where they are not there yet.
