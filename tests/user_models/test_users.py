@@ -77,6 +77,12 @@ def test_starting_states_do_not_depend_on_who_else_starts(world):
         assert torch.equal(single.query[0], everyone.query[row])
 
 
+def test_building_users_leaves_the_global_generator_alone(world):
+    before = torch.get_rng_state()
+    PreferenceUsers(world)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_an_item_bought_before_is_scored_with_the_repeat_term(world):
     users = PreferenceUsers(world)
     state, _, visit = start(world, users, torch.tensor([5]))

@@ -51,9 +51,10 @@ class PreferenceUsers:
         self.device = torch.device(device)
         config = NetworkConfig.model_validate(world.spec.config["model"]["network"])
         attributes = attribute_columns(world.users, world.spec.attributes)
-        network = PreferenceNetwork(config, attributes.shape[1])
+        with torch.device("meta"):  # no storage, and no draw from the global generator, for weights that come next
+            network = PreferenceNetwork(config, attributes.shape[1])
         try:
-            network.load_state_dict(world.weights)
+            network.load_state_dict({name: value.clone() for name, value in world.weights.items()}, assign=True)
         except RuntimeError as error:
             raise WorldError(f"{world.path / 'model.safetensors'} does not fit its configuration: {error}") from error
         self.network = network.eval().requires_grad_(False).to(self.device)
