@@ -100,6 +100,7 @@ def render(summary: Summary, steps: pd.DataFrame, curves: pd.DataFrame | None = 
         sections=[_section(part, steps, curves, currency, used) for part in summary.scenarios],
         metrics=used,
         facts=_facts(summary.manifest),
+        currency=_symbol(currency) or currency,
     )
 
 
@@ -182,8 +183,8 @@ def _subtitle(summary: Summary, configuration: dict[str, Any]) -> str:
     return f"{agents}, the same {users} for each, {seeds} seed{'s' * (seeds != 1)}"
 
 
-def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """What the numbers depend on, as pairs of name and text."""
+def _facts(manifest: dict[str, Any]) -> list[tuple[str, str | list[str]]]:
+    """What the numbers depend on, as pairs of name and text, or of name and lines."""
     configuration = manifest.get("configuration")
     if not configuration:
         return []
@@ -191,7 +192,7 @@ def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     used = f"{users['used']:,} of {users['available']:,}"
     if users["requested"] > users["used"]:
         used += f" (all there are; {users['requested']:,} were asked for)"
-    facts = [
+    facts: list[tuple[str, str | list[str]]] = [
         ("Command", manifest.get("command", "")),
         (
             "World",
@@ -211,7 +212,7 @@ def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-def _data_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _data_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str | list[str]]]:
     """Where the log that the users were fitted on comes from, and what became of it."""
     source = data.get("source")
     source = source if isinstance(source, Mapping) else {"name": source} if source else {}
@@ -230,7 +231,7 @@ def _data_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "Log", ", ".join(counts)
     filters = [one for one in data.get("filters") or () if isinstance(one, Mapping)]
     if filters:
-        yield "Filtered or changed", "; ".join(_filter(one) for one in filters)
+        yield "Filtered or changed", [_filter(one) for one in filters]
 
 
 def _filter(one: Mapping[str, Any]) -> str:

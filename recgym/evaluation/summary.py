@@ -15,7 +15,7 @@ from recgym.evaluation import metrics, statistics
 from recgym.evaluation.statistics import Comparison, Estimate
 from recgym.evaluation.store import ROWS, read_manifest
 
-REFERENCES = ("popularity", "random")
+REFERENCES = ("frequency", "popularity", "random")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def summarise(
         exposures: columns scenario, agent, item, shown; None: coverage is left out.
         num_items: size of the catalogue, needed for coverage.
         manifest: contents of ``run.json``, for the provenance.
-        references: agents that every other is compared with; None: popularity and random where they took part,
+        references: agents that every other is compared with; None: those of ``REFERENCES`` that took part,
             otherwise the first agent.
         seed: of the resampling.
         draws: resamples.

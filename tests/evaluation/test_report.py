@@ -90,7 +90,7 @@ def test_report_shows_every_agent_scenario_and_the_provenance(run: Path, world: 
     assert world.hash[:16] in text
     assert "recgym &lt;test&gt;" in text and "recgym <test>" not in text
     assert "Slate 1" in text and "Item " in text and "✓" in text
-    assert text.count("<svg") == 2 * 4 + 1
+    assert text.count("<svg") == 2 * 5 + 1
 
 
 def test_figures_take_their_colours_from_the_theme(run: Path) -> None:
@@ -116,7 +116,7 @@ def test_markdown_and_json_hold_the_same_findings(run: Path) -> None:
     competitors = [line["metrics"]["reward"]["value"] for line in board[:-1]]
     assert competitors == sorted(competitors, reverse=True)
     assert f"| {board[0]['agent']} | {board[0]['metrics']['reward']['value']:.2f} [" in text
-    assert len(found["scenarios"][0]["comparisons"]) == 6
+    assert len(found["scenarios"][0]["comparisons"]) == 9
     assert re.search(r"- greedy - popularity: [+-]?\d+\.\d\d \[-?\d+\.\d\d, -?\d+\.\d\d\]", text)
 
 
@@ -216,7 +216,7 @@ def test_provenance_tells_where_the_log_comes_from(run: Path) -> None:
         "CC0",
         "Shop (2020)",
         "1,234,567 events, 5,000 trips, first day 2017-01-01, sha256 abababababababab",
-        "quantity 0: 8,869 (dropped); odd: 1",
+        "<div>quantity 0: 8,869 (dropped)</div><div>odd: 1</div>",
     ):
         assert part in text
     assert "&#39;files" not in text and "{" not in text.split("Provenance")[-1]
