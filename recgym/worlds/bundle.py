@@ -38,6 +38,8 @@ def write_bundle(
         for name, tensors in (("items", half), ("users", user_tensors), ("model", weights)):
             save_file({k: v.contiguous() for k, v in tensors.items()}, work / f"{name}.safetensors")
         (work / "card.md").write_text(card, encoding="utf-8")
+        for file in work.iterdir():
+            file.chmod(0o644)  # a bundle is for everybody to read; safetensors writes for its owner alone
         files = {file.name: file_digest(file) for file in sorted(work.iterdir())}
         spec = spec.model_copy(update={"files": files})
         (work / "world.json").write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
