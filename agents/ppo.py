@@ -52,14 +52,14 @@ class PPOConfig(AgentConfig):
 
     num_envs: int = Field(256, ge=1, description="lanes trained on at once")
     num_steps: int = Field(8, ge=1, description="slates per lane and rollout")
-    total_steps: int = Field(300_000, ge=1, description="slates shown in all, the default budget")
+    total_steps: int = Field(200_000, ge=1, description="slates shown in all, the default budget")
     credit: Literal["position", "slate"] = Field(
         "position", description="what an item is judged by: the reward it earned itself, or that of its whole slate"
     )
     batch_size: int = Field(1024, ge=2, description="slates per gradient step")
     num_epochs: int = Field(3, ge=1, description="passes over each rollout")
     learning_rate: float = Field(1e-2, gt=0, description="Adam's, falling linearly to a tenth")
-    gamma: float = Field(0.3, ge=0, le=1, description="discount per slate")
+    gamma: float = Field(0.0, ge=0, le=1, description="per slate; above 0, noisier, where slates shape later ones")
     gae_lambda: float = Field(0.9, ge=0, le=1, description="of generalised advantage estimation")
     clip_range: float = Field(
         0.2, gt=0, description="of the probability ratio of an item (or of a slate, a product of K)"
@@ -67,7 +67,7 @@ class PPOConfig(AgentConfig):
     target_kl: float | None = Field(
         0.1, gt=0, description="stops a rollout's updates beyond 1.5 times this, in nats an item (or a slate)"
     )
-    entropy_coef: float = Field(0.0, ge=0, description="per nat; a uniform slate of 10 from 100 has about 46")
+    entropy_coef: float = Field(1e-3, ge=0, description="per nat; a uniform slate of 10 from 100 has about 46")
     value_coef: float = Field(0.5, ge=0)
     max_grad_norm: float = Field(0.5, gt=0)
     hidden: int = Field(32, ge=1, description="width of the scorer and the critic")
