@@ -36,6 +36,7 @@ from recgym.agents.protocol import (
 )
 from recgym.errors import AgentError
 from recgym.random import Purpose, fold
+from recgym.threads import one_thread
 
 if TYPE_CHECKING:
     from recgym.envs.vector import RecVectorEnv
@@ -115,7 +116,7 @@ class PPOAgent(Agent):
         """See ``Agent.train``. Interrupted and resumed, it ends with the same weights as in one go."""
         config = self.config
         checkpoint = directory / CHECKPOINT if directory else None
-        with private_rng(self.seed):
+        with private_rng(self.seed), one_thread():
             venv = SB3VecEnv(env)
             if resume and checkpoint and checkpoint.is_file():
                 self.model = PPO.load(checkpoint, env=venv, device="cpu")

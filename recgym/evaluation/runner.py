@@ -22,6 +22,7 @@ from recgym.random import derive_seeds
 from recgym.registration import ENVS, WORLDS
 from recgym.scenario import Scenario, load_scenario
 from recgym.simulation.simulator import Simulator
+from recgym.threads import one_thread
 from recgym.worlds.world import World, load_world
 
 CHUNK = 512
@@ -125,6 +126,7 @@ def evaluate(
         store.record("command", command or "recgym.evaluate(...)")
     with ExitStack() as stack:
         report = stack.enter_context(bars()) if progress is True else progress or silent
+        stack.enter_context(one_thread())
         tables = _run(plan, store, report)
     if store is not None:
         write_parquet(store.path / ROWS, tables["rows"])
