@@ -20,7 +20,7 @@ class NetworkConfig(BaseModel):
     group: int = Field(10, ge=1, description="largest number of items in one event-group token")
     hidden: int = Field(64, ge=8, description="width of the one-hidden-layer head")
     repeat_hidden: int = Field(16, ge=4)
-    dropout: float = Field(0.2, ge=0, lt=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
 
 
 class GraphConfig(BaseModel):
@@ -31,7 +31,7 @@ class GraphConfig(BaseModel):
     convolution: Literal["lightgcn", "gcn"] = "lightgcn"
     layers: int = Field(2, ge=1)
     half_life_days: float = Field(90.0, gt=0, description="an edge loses half its weight in this many days")
-    fraction: float = Field(0.35, gt=0, lt=1, description="first part of each training history that forms the graph")
+    fraction: float = Field(0.4, gt=0, lt=1, description="first part of each training history that forms the graph")
     id_dropout: float = Field(0.2, ge=0, lt=1, description="share of items whose id embedding is hidden at a step")
 
 
@@ -40,15 +40,15 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pretrain_epochs: int = Field(10, ge=0)
+    pretrain_epochs: int = Field(12, ge=0)
     finetune_epochs: int = Field(7, ge=1)
     patience: int = Field(2, ge=1, description="epochs without improvement on validation before stopping")
-    batch_segments: int = Field(12, ge=1)
+    batch_segments: int = Field(16, ge=1)
     segment: int = Field(160, ge=8, description="tokens of a training segment that are scored")
     learning_rate: float = Field(2e-3, gt=0)
-    finetune_learning_rate: float = Field(1e-3, gt=0)
+    finetune_learning_rate: float = Field(1.2e-3, gt=0)
     repeat_pace: float = Field(5.0, gt=0, description="factor on the learning rate of the repeat term")
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(0.03, ge=0)
     own_negatives: int = Field(32, ge=1, description="negatives among the user's own earlier items, per position")
     other_negatives: int = Field(40, ge=1, description="negatives drawn by popularity, per position")
     inner_positions: float = Field(0.25, ge=0, le=1, description="share of within-trip positions that are trained on")
