@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
+import recgym
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
@@ -79,3 +82,17 @@ def test_recgym_commands_run(block: str, tmp_path: Path) -> None:
         words = shlex.split(command)
         if words[0] == "recgym":  # make and pip set up the environment that this runs in
             run([sys.executable, "-m", "recgym", *words[1:]], tmp_path, tmp_path / "home")
+
+
+def test_readme_shows_the_figures_of_the_shipped_card() -> None:
+    metrics = json.loads((Path(recgym.__file__).parent / "worlds/bundles/ecommerce/world.json").read_text())["metrics"]
+    table = README.read_text(encoding="utf-8").split("<!-- card -->")[1].split("<!-- /card -->")[0]
+    figures = [metrics["unaided"]["size_ks"], metrics["unaided"]["gap_ks"]]
+    for name in ("model", "personal_frequency", "popularity"):
+        for metric in ("ndcg@10", "recall@10"):
+            figures.append("{:.3f} [{:.3f}, {:.3f}]".format(*metrics["next_trip"][name][metric]))
+    for kind in ("uniform", "popularity"):
+        for name in ("model", "own_frequency"):
+            figures.append("{:.3f} [{:.3f}, {:.3f}]".format(*metrics["auc"][kind][name]))
+    missing = [figure for figure in figures if f"| {figure} |" not in table]
+    assert not missing

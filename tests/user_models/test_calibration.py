@@ -7,7 +7,7 @@ import torch
 from recgym.user_models.preference.calibration import calibrate
 from recgym.user_models.preference.config import NetworkConfig
 from recgym.user_models.preference.network import PreferenceNetwork
-from recgym.user_models.preference.scoring import Components, Moments, OwnHistory, score_catalogue
+from recgym.user_models.preference.scoring import Moments, OwnHistory, score_catalogue
 from recgym.user_models.preference.trips import Trips
 
 CONFIG = NetworkConfig(dim=16, layers=1, heads=2, feedforward=16, window=4, group=4, hidden=16, repeat_hidden=4)
