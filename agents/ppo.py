@@ -49,11 +49,11 @@ _NOT_SAVED = ["_last_obs", "_last_original_obs", "_last_episode_starts", "ep_inf
 
 
 class PPOConfig(AgentConfig):
-    """Settings of ``PPOAgent``; the defaults are those of the demo, about two minutes on two cores."""
+    """Settings of ``PPOAgent``; the defaults are those of the demo, about three minutes on one core."""
 
     num_envs: int = Field(256, ge=1, description="lanes trained on at once")
     num_steps: int = Field(8, ge=1, description="slates per lane and rollout")
-    total_steps: int = Field(200_000, ge=1, description="slates shown in all, the default budget")
+    total_steps: int = Field(500_000, ge=1, description="slates shown in all, the default budget")
     credit: Literal["position", "slate"] = Field(
         "position", description="what an item is judged by: the reward it earned itself, or that of its whole slate"
     )
