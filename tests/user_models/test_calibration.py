@@ -7,7 +7,7 @@ import torch
 from recgym.user_models.preference.calibration import calibrate
 from recgym.user_models.preference.config import NetworkConfig
 from recgym.user_models.preference.network import PreferenceNetwork
-from recgym.user_models.preference.scoring import Moments, OwnHistory, score_catalogue
+from recgym.user_models.preference.scoring import Components, Moments, OwnHistory, score_catalogue
 from recgym.user_models.preference.trips import Trips
 
 CONFIG = NetworkConfig(dim=16, layers=1, heads=2, feedforward=16, window=4, group=4, hidden=16, repeat_hidden=4)
@@ -46,3 +46,26 @@ def test_weights_are_recovered_and_folded_in():
     torch.testing.assert_close(after, expected, atol=1e-4, rtol=1e-4)
     chance = torch.sigmoid(after).detach()
     assert float(chance.mean()) == pytest.approx(float(bought.float().mean()), rel=1e-3)
+
+
+def test_a_part_that_tells_nothing_does_not_run_off():
+    """A bias that hardly varies cannot be told from the intercept; Newton's whole steps would overshoot there."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        net = PreferenceNetwork(CONFIG, 3)
+        parts = Components(
+            match=torch.randn(98, 600) * 0.5,
+            hidden=torch.randn(98, 600) * 0.004 - 0.014,
+            repeat=torch.zeros(98, 600),
+            bias=torch.randn(600) * 0.01 - 4.6,
+        )
+        bought = torch.bernoulli(torch.sigmoid(parts.logits())).bool()
+    bought[~bought.any(1), 0] = True
+    trip, item = bought.nonzero(as_tuple=True)
+    count = np.arange(98)
+    trips = Trips(item.numpy(), np.ones(len(item), np.int64), trip.numpy(), count, count, 98, 600)
+    match, hidden, repeat, bias, intercept = calibrate(net, parts, trips, count)
+    after = match * parts.match + hidden * parts.hidden + repeat * parts.repeat + bias * parts.bias + intercept
+    assert float(torch.sigmoid(after).sum()) == pytest.approx(float(bought.sum()), rel=0.01)
+    assert match == pytest.approx(1.0, abs=0.3)
+    assert max(abs(hidden), abs(repeat), abs(bias)) < 5

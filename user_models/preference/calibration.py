@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from recgym.user_models.preference.network import PreferenceNetwork
 from recgym.user_models.preference.scoring import Components
 from recgym.user_models.preference.trips import Trips
 
-NEWTON_STEPS = 25
+NEWTON_STEPS = 50
+PRIOR = 10.0  # precision of the prior that a part deserves weight 1: decides where the trips cannot tell parts apart
 
 
 @torch.no_grad()
@@ -19,7 +21,7 @@ def calibrate(network: PreferenceNetwork, parts: Components, trips: Trips, targe
 
     The wide parts remember their training trips and are too sure of themselves elsewhere; the repeat term, with a few
     features, is not. One weight each (a temperature is the case of equal weights) minimises the log loss over the whole
-    catalogue, a convex problem in five numbers that Newton's method solves.
+    catalogue, a convex problem in five numbers that Newton's method with a line search solves.
 
     Returns:
         The weights of the bilinear term, the hidden layer, the repeat term and the item bias, and the intercept.
@@ -29,12 +31,21 @@ def calibrate(network: PreferenceNetwork, parts: Components, trips: Trips, targe
         labels[row, torch.from_numpy(trips.item[trips.events[trip] : trips.events[trip + 1]])] = 1.0
     columns = (parts.match, parts.hidden, parts.repeat, parts.bias.expand_as(parts.match), torch.ones_like(labels))
     weights = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    loss, gradient, hessian = _derivatives(columns, labels, weights)
     for _ in range(NEWTON_STEPS):
-        gradient, hessian = _derivatives(columns, labels, weights)
-        move = torch.linalg.solve(hessian + 1e-6 * torch.eye(len(weights), dtype=torch.float64), gradient)
-        weights = weights - move.clamp(-1, 1)
-        if float(move.abs().max()) < 1e-6:
+        move = torch.linalg.solve(hessian, gradient)
+        slope, stride = float(gradient @ move), 1.0
+        if slope < 1e-8:
             break
+        while stride > 1e-6:  # a whole step may overshoot where chances are near 0 or 1
+            trial = _derivatives(columns, labels, weights - stride * move)
+            if trial[0] <= loss - 1e-4 * stride * slope:
+                break
+            stride /= 2
+        else:
+            break
+        weights = weights - stride * move
+        loss, gradient, hessian = trial
     match, hidden, repeat, bias, intercept = weights.tolist()
     for parameter in (network.match.weight, network.match.bias):
         parameter.mul_(match)
@@ -45,13 +56,19 @@ def calibrate(network: PreferenceNetwork, parts: Components, trips: Trips, targe
     return weights.tolist()
 
 
-def _derivatives(columns: tuple[Tensor, ...], labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient [C] and Hessian [C, C] of the summed log loss, in blocks of rows to bound the memory."""
-    gradient = torch.zeros(len(columns), dtype=torch.float64)
-    hessian = torch.zeros(len(columns), len(columns), dtype=torch.float64)
+def _derivatives(columns: tuple[Tensor, ...], labels: Tensor, weights: Tensor) -> tuple[float, Tensor, Tensor]:
+    """The summed log loss with the prior, its gradient [C] and Hessian [C, C]; in blocks of rows to bound memory."""
+    prior = torch.full((len(columns),), PRIOR, dtype=torch.float64)
+    prior[-1] = 1e-6  # the intercept is free
+    away = weights - torch.tensor([1.0] * (len(columns) - 1) + [0.0], dtype=torch.float64)
+    loss = float((prior * away**2).sum()) / 2
+    gradient, hessian = prior * away, torch.diag(prior)
     for start in range(0, len(labels), 64):
         block = torch.stack([column[start : start + 64].flatten() for column in columns]).double()  # [C, n]
-        chance = torch.sigmoid(weights @ block)
-        gradient += block @ (chance - labels[start : start + 64].flatten())
+        told = labels[start : start + 64].flatten()
+        logit = weights @ block
+        chance = torch.sigmoid(logit)
+        loss += float((F.softplus(logit) - logit * told).sum())
+        gradient += block @ (chance - told)
         hessian += (block * (chance * (1 - chance))) @ block.T
-    return gradient, hessian
+    return loss, gradient, hessian
