@@ -117,6 +117,7 @@ def _section(
     return {
         "name": part.scenario,
         "headline": table.headline(part),
+        "intervals": table.INTERVALS,
         "summary": part,
         "rows": [
             {"line": line, "scores": [table.value(metric.id, line.scores.get(metric.id)) for metric in used[1:]]}

@@ -185,7 +185,7 @@ def check_device(device: str) -> None:
     """Raises RecGymError where torch cannot compute on ``device``."""
     try:
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises, by kind of device
         raise RecGymError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 

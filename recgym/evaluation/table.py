@@ -45,6 +45,12 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
+INTERVALS = (
+    "Intervals are over users and their luck. A trained agent is one training run: another seed may rank otherwise, so "
+    "train several before you trust a small difference."
+)
+
+
 def headline(part: ScenarioSummary) -> str:
     """The main finding of a scenario in one sentence."""
     best = (part.competitors or list(part.lines))[0]
@@ -76,7 +82,7 @@ def markdown(summary: Summary) -> str:
         lines += [f"## {part.scenario}", "", headline(part), "", *_markdown_table(part), ""]
         lines += ["Paired differences in reward, 95% intervals clustered by user:", ""]
         lines += [f"- {sentence(comparison)}" for comparison in part.comparisons]
-        lines += [""]
+        lines += ["", INTERVALS, ""]
     return "\n".join(lines)
 
 
@@ -122,6 +128,7 @@ def _table(part: ScenarioSummary) -> Table:
 def _differences(part: ScenarioSummary) -> Iterator[Text]:
     if part.comparisons:
         yield Text("Paired differences in reward on identical users and luck, 95% intervals", style="bold")
+        yield Text(INTERVALS, style="dim")
     width = max((len(f"{c.first} - {c.second}") for c in part.comparisons), default=0)
     for comparison in part.comparisons:
         gap = comparison.difference

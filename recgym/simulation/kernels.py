@@ -37,7 +37,8 @@ def repeats_earlier(items: Tensor) -> Tensor:
 def sigmoid(values: Tensor) -> Tensor:
     """The logistic function, bitwise the same for a value wherever it stands in a tensor.
 
-    ``torch.sigmoid`` computes the last few elements of a tensor by another routine than the rest, off by one unit in
-    the last place, so a lane's probability would depend on how many lanes there are. exp, log and log1p do not.
+    ``torch.sigmoid``, ``silu``, ``gelu`` and ``pow`` compute the last elements of a tensor (its size modulo twice the
+    vector width) and strided tensors by another routine, off by one unit in the last place, so a lane's probability
+    would depend on how many lanes there are. exp, log and log1p do not.
     """
     return 1.0 / (1.0 + torch.exp(-values))

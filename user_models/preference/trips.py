@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-PACE_RATE = 0.1  # of the exponential means of log basket size and log gap; the first ten trips are averaged plainly
+from recgym.simulation.record import MEAN_RATE
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class Trips:
             alive = np.flatnonzero(counts > number)
             trips = self.users[alive] + number
             pace[trips, 1:] = means[alive]
-            rate = max(PACE_RATE, 1 / (number + 1))
+            rate = max(MEAN_RATE, 1 / (number + 1))
             means[alive] += rate * (values[trips] - means[alive])
         return pace, np.concatenate((counts[:, None], means), axis=1).astype(np.float32)
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recgym.errors import WorldError
+from recgym.simulation.kernels import sigmoid
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
 from recgym.user_models.preference.attributes import attribute_columns, item_statistics
 from recgym.user_models.preference.cache import advance, prefill, slot_biases
@@ -23,7 +24,7 @@ from recgym.user_models.preference.network import (
     repeat_features,
     time_features,
 )
-from recgym.user_models.preference.numerics import dot, linear, sigmoid, silu
+from recgym.user_models.preference.numerics import dot, linear, silu
 from recgym.worlds.world import World
 
 PREFILL_CHUNK = 64  # users whose starting caches are computed together, always the same ones: see ``_start``
