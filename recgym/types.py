@@ -107,6 +107,7 @@ class Slate(TensorRecord):
     lift: Tensor  # [B, K] float32, added to the purchase logit of an examined item (assumed effect of exposure)
     own_counts: Tensor  # [B, K] float32, trips before this one in which the user bought the item
     own_days: Tensor  # [B, K] float32, days since the user last bought it (0 where own_counts is 0)
+    active: Tensor  # [B] bool; what becomes of the other lanes is never used, so a user model may skip them
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,6 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         device: str | torch.device = "cpu",
         user_model: str | UserModel | None = None,
-        copy: bool = True,
         simulator: Simulator | None = None,
     ) -> None:
         """Loads the world and builds the simulation.
@@ -111,7 +110,6 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
             autoreset_mode: what happens to a lane whose episode ended.
             device: where the simulation runs.
             user_model: name, target or object; None: the world's preference model.
-            copy: whether observations are the caller's to keep; False: the next step overwrites ``candidates``.
             simulator: a simulator to share instead of building one; it must come from the same world and scenario.
 
         Raises:
@@ -130,7 +128,6 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         self.simulator, self.scenario, self.world = setup.simulator, setup.scenario, setup.simulator.world
         self.slate_size, self.num_candidates = setup.simulator.slate_size, setup.simulator.num_candidates
         self._lanes = Lanes(setup, num_envs, strict)
-        self._copy = copy
         self._shown: list[Shown] | None = None
         self.single_observation_space = observation_space(setup.simulator.observer, setup.keys)
         self.single_action_space = self._lanes.mode.space()
@@ -146,7 +143,6 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
             autoreset_mode=self.autoreset_mode.value,
             device=str(setup.simulator.device),
             user_model=user_model,
-            copy=copy,
         )
 
     # Built when asked for: the bounds of a batched Box take as much memory as the observations themselves.
@@ -319,7 +315,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         return torch.from_numpy(np.flatnonzero(array)).to(self.simulator.device)
 
     def _observations(self) -> dict[str, Any]:
-        return {key: self._out(value) for key, value in self._lanes.observe(reuse=not self._copy).items()}
+        return {key: self._out(value) for key, value in self._lanes.observe().items()}
 
     def _out(self, value: Tensor) -> Any:
         return value if self.output == "torch" else value.cpu().numpy()

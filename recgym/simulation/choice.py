@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from recgym import compiled
+from recgym.compiled import choice as kernels
 from recgym.scenario import Behaviour
 from recgym.simulation.draws import Draws
 from recgym.simulation.kernels import sort_rows
@@ -24,8 +27,23 @@ class Seen(TensorRecord):
     bought: Tensor  # [B, C] bool
 
 
-def recall(memory: Memory, items: Tensor) -> Seen:
-    """Looks ``items`` (int64 [B, C]) up in the memory of the trip: the latest entry of an item tells all."""
+def recall(memory: Memory, used: Tensor, items: Tensor) -> Seen:
+    """Looks ``items`` (int64 [B, C]) up in the memory of the trip: the latest entry of an item tells all.
+
+    Args:
+        memory: of the trip so far.
+        used: how many of its entries are written, int64 [B].
+        items: item rows.
+    """
+    if compiled.runs_on(items):
+        seen = Seen(
+            refusals=torch.empty(items.shape, dtype=torch.int16),
+            refused=torch.empty(items.shape),
+            floor=torch.empty(items.shape),
+            bought=torch.empty(items.shape, dtype=torch.bool),
+        )
+        kernels.recall(*_arrays(memory), used.numpy(), items.numpy(), *_arrays(seen))
+        return seen
     slots = memory.items.shape[1]
     code = torch.uint8 if slots < 256 else torch.int16
     number = torch.arange(1, slots + 1, device=items.device, dtype=torch.int32).to(code)
@@ -62,6 +80,12 @@ class Entries(TensorRecord):
 def remember(memory: Memory, entries: Entries) -> None:
     """Writes a slate into the memory, in place."""
     seen, slots = entries.seen, entries.slots
+    if compiled.runs_on(slots):
+        written = (entries.examined, entries.consumed, entries.probability)
+        kernels.remember(
+            *_arrays(memory), slots.numpy(), entries.items.numpy(), *_arrays(seen), *(t.numpy() for t in written)
+        )
+        return
     declined = entries.examined & ~entries.consumed
     refused = torch.where(declined, torch.maximum(seen.refused, entries.probability), seen.refused)
     memory.items.scatter_(1, slots, entries.items)
@@ -69,6 +93,10 @@ def remember(memory: Memory, entries: Entries) -> None:
     memory.refused.scatter_(1, slots, refused)
     memory.floor.scatter_(1, slots, seen.floor)
     memory.bought.scatter_(1, slots, seen.bought | entries.consumed)
+
+
+def _arrays(record: TensorRecord) -> list[np.ndarray]:
+    return [tensor.numpy() for tensor in record.flatten().values()]
 
 
 class Examination:

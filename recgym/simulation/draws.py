@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from recgym import compiled
+from recgym.compiled import choice as kernels
 from recgym.random import Purpose, fold, uniform
 from recgym.types import Noise, Visit
 
 _BY_TRIP = (Purpose.WANT, Purpose.QUANTITY, Purpose.RATING)
 _BY_STEP = (Purpose.EXAMINE, Purpose.SCAN, Purpose.LEAVE)
 _PURPOSES = (*_BY_TRIP, *_BY_STEP)
+_NUMBERS = np.array(_PURPOSES, dtype=np.uint64)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,14 @@ def draw(luck: Tensor, visit: Visit, items: Tensor) -> Draws:
         visit: the visit in which the slate is shown.
         items: item rows, int64 [B, K].
     """
+    if compiled.runs_on(luck):
+        lanes, slots = items.shape
+        by_item, by_step = torch.empty(4, lanes, slots), torch.empty(2, lanes)
+        arguments = (luck, visit.trip, visit.step, items)
+        kernels.draw(*(t.numpy() for t in arguments), _NUMBERS, by_item.numpy(), by_step.numpy())
+        want, quantity, rating, examine = by_item.unbind(0)
+        scan, leave = by_step.unbind(0)
+        return Draws(want, quantity, rating, examine, scan, leave)
     purposes = torch.tensor(_PURPOSES, device=luck.device)[:, None]
     keys = fold(trip_key(luck, visit), purposes)  # [6, B]
     by_step = fold(keys[3:], visit.step)  # [3, B]

@@ -20,14 +20,16 @@ from recgym.simulation.draws import draw, trip_key
 from recgym.simulation.kernels import repeats_earlier, sigmoid
 from recgym.simulation.objective import Objective
 from recgym.simulation.observation import TEXT_SIZE, Observer
-from recgym.simulation.record import Records, lookup, merge, own_pool
+from recgym.simulation.record import Records, merge, own_history, own_pool
 from recgym.simulation.session import Session
-from recgym.simulation.state import Memory, Outcome, State, concatenate, join, used
-from recgym.types import Record, Slate, Visit
+from recgym.simulation.state import Memory, Outcome, State, concatenate, join, used_entries
+from recgym.threads import spread
+from recgym.types import Slate, Visit
 from recgym.user_models.protocol import UserModel
 from recgym.worlds.world import World
 
-CHUNK = 512  # lanes stepped together on a CPU: what they need then stays in the cache
+CHUNK = 512  # lanes stepped together on a CPU, by one thread: what they need then stays in its cache
+_SMALLEST_CHUNK = 64  # below, handing lanes to another thread costs more than it brings
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Reaction:
     state: State  # the next state, but for what ``entries`` and ``back`` bring
     outcome: Outcome
     entries: Entries
+    active: Tensor  # [B] bool, lanes that go on or have just ended; the others are about to restart
     ended: Tensor  # [B] bool, the trip ended
     back: State | None  # the n lanes of ``ended`` at the start of their next trip; None in session episodes
 
@@ -54,6 +57,7 @@ class Simulator:
         scenario: Scenario,
         device: str | torch.device = "cpu",
         user_model: UserModel | None = None,
+        draws_candidates: bool = True,
     ) -> None:
         """Tabulates what is static.
 
@@ -62,6 +66,7 @@ class Simulator:
             scenario: behaviour, episodes, candidates and objective.
             device: where the tensors live.
             user_model: the users; None: the world's own preference model.
+            draws_candidates: whether candidates are wanted; without them, those of a state are all item row 0.
 
         Raises:
             ScenarioError: the scenario does not fit the world.
@@ -69,6 +74,7 @@ class Simulator:
         scenario.check_world(world.name)
         self.world, self.scenario, self.device = world, scenario, torch.device(device)
         actions = scenario.actions
+        self.draws_candidates = draws_candidates
         self.slate_size, self.num_candidates = actions.slate_size, actions.num_candidates
         if user_model is None:
             user_model = USER_MODELS.load("preference")(world, self.device)
@@ -131,7 +137,23 @@ class Simulator:
         state, _ = self._return(state, torch.ones_like(real))
         # Counters that are written in place below must not share storage.
         state = dataclasses.replace(state, start_day=state.visit.day.clone(), steps=zero.clone()).clone()
-        return self._with_candidates(state)
+        return self._with_candidates(state, torch.ones_like(state.user, dtype=torch.bool))
+
+    @torch.no_grad()
+    def restart(self, state: State, lanes: Tensor, seeds: Tensor, episodes: Tensor) -> None:
+        """Takes ``lanes`` (int64 [n]) of ``state`` to the start of episodes, in place; seeds and episodes int64 [n]."""
+
+        def begin(part: tuple[Tensor, Tensor, Tensor]) -> None:
+            state.write(part[0], self.reset(part[1], part[2]))
+
+        size = self._chunk(len(lanes))
+        spread(begin, list(zip(lanes.split(size), seeds.split(size), episodes.split(size), strict=True)))
+
+    def _chunk(self, lanes: int) -> int:
+        """How many of ``lanes`` are computed together."""
+        if self.device.type != "cpu":
+            return max(lanes, 1)
+        return min(CHUNK, max(-(-lanes // torch.get_num_threads()), _SMALLEST_CHUNK))
 
     def _blank_memory(self, size: int) -> Memory:
         shape = (size, self.session.max_slates * self.slate_size)
@@ -165,20 +187,23 @@ class Simulator:
         )
         return state, gone
 
-    def _with_candidates(self, state: State) -> State:
+    def _with_candidates(self, state: State, active: Tensor) -> State:
+        if not self.draws_candidates:
+            return state
         key = fold(trip_key(state.luck, state.visit), Purpose.CANDIDATES, state.visit.step)
-        return dataclasses.replace(state, candidates=self.candidates.draw(key, state.pool))
+        return dataclasses.replace(state, candidates=self.candidates.draw(key, state.pool, active))
 
     # ------------------------------------------------------------------ one slate
 
     @torch.no_grad()
-    def step(self, state: State, slate: Tensor) -> tuple[State, Outcome]:
+    def step(self, state: State, slate: Tensor, active: Tensor | None = None) -> tuple[State, Outcome]:
         """Shows every user a slate and moves on.
 
         Args:
             state: B lanes. It is consumed: its buffers are reused by the state returned, so clone it to keep it. If
                 this raises, it is still what it was.
             slate: item rows, int64 [B, K].
+            active: bool [B]; what becomes of the other lanes is undefined until they restart. None: all.
 
         Returns:
             The next state, and what came of the slate. Lanes that ended keep going if stepped on: resetting them is
@@ -189,21 +214,26 @@ class Simulator:
         """
         self._check(state, slate)
         lanes = len(slate)
-        size = CHUNK if self.device.type == "cpu" else lanes
+        slate = slate.contiguous()
+        if active is None:
+            active = torch.ones(lanes, dtype=torch.bool, device=self.device)
+        size = self._chunk(lanes)
         if lanes <= size:
-            return self._finish(self._react(state, slate))
+            return self._finish(self._react((state, slate, active)))
         views = [state.map(lambda tensor, start=start: tensor[start : start + size]) for start in range(0, lanes, size)]
-        reactions = [self._react(view, part) for view, part in zip(views, slate.split(size), strict=True)]
-        states, outcomes = zip(*[self._finish(reaction) for reaction in reactions], strict=True)
+        # All lanes react before any is written: an exception leaves every lane as it was.
+        reactions = spread(self._react, list(zip(views, slate.split(size), active.split(size), strict=True)))
+        states, outcomes = zip(*spread(self._finish, reactions), strict=True)
         return join(state, states), concatenate(outcomes)
 
-    def _react(self, state: State, slate: Tensor) -> Reaction:
+    def _react(self, given: tuple[State, Tensor, Tensor]) -> Reaction:
         """All that users answer and become, computed without changing anything that a repeated step would read."""
+        state, slate, active = given
         visit = state.visit
         draws = draw(state.luck, visit, slate)
-        seen = recall(used(state, self.slate_size), slate)
+        seen = recall(state.memory, used_entries(state, self.slate_size), slate)
         duplicate = repeats_earlier(slate)
-        shown = self._slate(state, slate, self.examination.examine(draws, duplicate, seen))
+        shown = self._slate(state, slate, self.examination.examine(draws, duplicate, seen), active)
         response, probability = self.user_model.respond(state.hidden, shown, visit, draws.noise(seen.floor))
         examined, response = self.examination.stop(shown.examined, response)
         shown = dataclasses.replace(shown, examined=examined)
@@ -253,7 +283,7 @@ class Simulator:
             trip_ended=ended,
             gap_days=gap,
         )
-        return Reaction(moved, outcome, entries, ended, back)
+        return Reaction(moved, outcome, entries, active, ended, back)
 
     def _next_trip(self, state: State, entries: Entries) -> tuple[State, Tensor]:
         """Lanes (copies) whose trip ended at the start of their next trip; and who never returns, bool [n]."""
@@ -270,17 +300,12 @@ class Simulator:
         remember(state.memory, reaction.entries)
         if reaction.back is not None:
             state.write(reaction.ended.nonzero().squeeze(1), reaction.back)
-        return self._with_candidates(state), reaction.outcome
+        return self._with_candidates(state, reaction.active), reaction.outcome
 
-    def _slate(self, state: State, items: Tensor, examined: Tensor) -> Slate:
-        own_counts, own_days = self.own_history(state.record, state.visit, items)
+    def _slate(self, state: State, items: Tensor, examined: Tensor, active: Tensor) -> Slate:
+        own_counts, own_days = own_history(state.record, state.visit.day, items)
         lift = torch.full(items.shape, self.scenario.behaviour.lift, device=self.device)
-        return Slate(items=items, examined=examined, lift=lift, own_counts=own_counts, own_days=own_days)
-
-    def own_history(self, record: Record, visit: Visit, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Trips in which each user bought each item, and days since the last one, float32 [B, C] each."""
-        counts, last_days = lookup(record, items)
-        return counts, (visit.day[:, None] - last_days).clamp_(min=0).to(torch.float32) * (counts > 0)
+        return Slate(items=items, examined=examined, lift=lift, own_counts=own_counts, own_days=own_days, active=active)
 
     def _check(self, state: State, slate: Tensor) -> None:
         lanes = len(state.seed)
@@ -300,10 +325,10 @@ class Simulator:
 
     # ------------------------------------------------------------------ views and copies
 
-    def observe(self, state: State, keys: Iterable[str], *, reuse: bool = False) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def observe(self, state: State, keys: Iterable[str]) -> dict[str, Tensor]:
         """What an agent sees before the next slate, by key; see ``Observer.observe``."""
-        with torch.no_grad():
-            return self.observer.observe(state, keys, reuse=reuse)
+        return self.observer.observe(state, keys, self._chunk(len(state.seed)))
 
     @torch.no_grad()
     def expected_reward(self, state: State, items: Tensor) -> Tensor:
@@ -316,8 +341,9 @@ class Simulator:
             state: B lanes.
             items: item rows, int64 [B, C].
         """
-        seen = recall(used(state, self.slate_size), items)
-        own_counts, own_days = self.own_history(state.record, state.visit, items)
+        items = items.contiguous()
+        seen = recall(state.memory, used_entries(state, self.slate_size), items)
+        own_counts, own_days = own_history(state.record, state.visit.day, items)
         appraisal = self.user_model.appraise(state.hidden, items, own_counts, own_days, state.visit)
         probability = sigmoid(appraisal.logit + self.scenario.behaviour.lift)
         posterior = ((probability - seen.refused) / (1.0 - seen.refused).clamp(min=1e-12)).clamp(min=0.0)
