@@ -23,17 +23,24 @@ class Prepared:
     trips: Trips
     items: (
         pd.DataFrame
-    )  # [N] item_id, title, text, category, subcategory, brand, price, discount, popularity, interval_days
+    )  # [N] item_id, title, text, category, subcategory, brand, price, discount, popularity, interval_days, repeat_share
     users: pd.DataFrame  # [U] user_id as in the log, observable attributes
     filters: tuple[FilterCount, ...]
     first_day: str  # date of day 0
 
 
-def prepare(log: Interactions, recipe: Recipe) -> Prepared:
+def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = None) -> Prepared:
     """Filters a log as the recipe says and groups it into trips; counts everything that is left out.
 
+    Args:
+        log: the log.
+        recipe: what to keep of it.
+        next_days: by user id, the day (since the log's first) of a trip after the log's end. Every user's history then
+            ends in one more trip, empty, that is to be predicted; users without a day make theirs on their last day.
+
     Raises:
-        DataError: nothing is left, or a user attribute names a column that the log lacks.
+        DataError: nothing is left, a user attribute names a column that the log lacks, or a trip to be predicted lies
+            before its user's last trip.
     """
     filters = list(log.filters)
     frame = pd.DataFrame(
@@ -48,7 +55,7 @@ def prepare(log: Interactions, recipe: Recipe) -> Prepared:
     )
     frame["trip"] = _trip_ids(log, frame)
     items = log.items
-    if "recommendable" in items:
+    if "recommendable" in items and not recipe.every_item:
         frame = _keep(frame, items["recommendable"].to_numpy(bool)[frame["item"]], "items not recommendable", filters)
     buyers = frame.groupby("item")["user"].nunique()
     common = frame["item"].isin(buyers.index[buyers >= recipe.min_item_users])
@@ -69,11 +76,14 @@ def prepare(log: Interactions, recipe: Recipe) -> Prepared:
         filters.append(
             FilterCount("repeated item in a trip", repeated, "merged: quantities add up, the last rating counts")
         )
+    users = log.users.iloc[user_rows]
+    if next_days is not None:
+        trips = trips.with_next(_next_days(trips, users.index, next_days))
     first = log["time"].min().astype("datetime64[D]")
     return Prepared(
         trips=trips,
         items=_item_table(items.iloc[item_rows], frame, trips),
-        users=_user_table(log.users.iloc[user_rows], recipe),
+        users=_user_table(users, recipe),
         filters=tuple(filters),
         first_day=str(first),
     )
@@ -130,6 +140,20 @@ def _as_trips(frame: pd.DataFrame, recipe: Recipe, num_users: int, num_items: in
     return trips, len(frame) - len(grouped)
 
 
+def _next_days(trips: Trips, ids: pd.Index, next_days: pd.Series) -> np.ndarray:
+    last = trips.trip_day[trips.users[1:] - 1]
+    days = next_days.reindex(ids).to_numpy(np.float64)
+    days = np.where(np.isnan(days), last, days).astype(np.int64)
+    early = np.flatnonzero(days < last)
+    if len(early):
+        user = early[0]
+        raise DataError(
+            f"user {ids[user]}: the trip to predict is on day {days[user]} of the log, before the user's last trip on "
+            f"day {last[user]}; the log must hold nothing that comes after"
+        )
+    return days
+
+
 def training_part(trips: Trips) -> Trips:
     """All but each user's last two trips, which are held out for validation and test."""
     return trips.select(trips.before_last(2))
@@ -148,6 +172,13 @@ def repurchase_intervals(trips: Trips) -> np.ndarray:
     weight = by_item["size"] / (by_item["size"] + 5)
     medians[by_item.index] = weight * by_item["median"] + (1 - weight) * overall
     return medians
+
+
+def repeat_shares(trips: Trips) -> np.ndarray:
+    """Share of each item's purchases by users who had bought it before, [N]; 0 for items never bought."""
+    bought = np.bincount(trips.item, minlength=trips.num_items)
+    pairs = np.unique(trips.trip_user[trips.trip] * trips.num_items + trips.item)
+    return 1 - np.bincount(pairs % trips.num_items, minlength=trips.num_items) / np.maximum(bought, 1) - (bought == 0)
 
 
 def _item_table(described: pd.DataFrame, frame: pd.DataFrame, trips: Trips) -> pd.DataFrame:
@@ -175,6 +206,7 @@ def _item_table(described: pd.DataFrame, frame: pd.DataFrame, trips: Trips) -> p
             "discount": median["discount"].fillna(0.0).round(4).to_numpy(),
             "popularity": np.bincount(training.item, minlength=count),
             "interval_days": repurchase_intervals(training).round(2),
+            "repeat_share": repeat_shares(training).round(4),
         }
     )
 

@@ -42,6 +42,7 @@ class Recipe(BaseModel):
     currency: str | None = None
     min_item_users: int = Field(20, ge=1, description="items bought by fewer users are left out")
     min_user_trips: int = Field(5, ge=4, description="users with fewer trips are left out; two are held out")
+    every_item: bool = Field(False, description="keep items marked as not recommendable (fuel, coupons) too")
     attributes: dict[str, Binning] = {}
     encoder: str = DEFAULT_ENCODER
     seed: int = 0

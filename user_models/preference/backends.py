@@ -21,10 +21,10 @@ from recgym.user_models.preference.cache import advance, slot_biases
 from recgym.user_models.preference.network import (
     MAX_FEEDBACK,
     PreferenceNetwork,
-    repeat_features,
     time_features,
 )
 from recgym.user_models.preference.numerics import dot, linear, silu
+from recgym.user_models.preference.repeats import repeat_features
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from recgym.compiled.arithmetic import exp, kernel, log, log1p, sigmoid, summing
 from recgym.compiled.products import BLOCK, affine, packed
 from recgym.user_models.preference.cache import slot_biases
 from recgym.user_models.preference.network import (
-    NUM_REPEAT_FEATURES,
     NUM_TIME_FEATURES,
     PreferenceNetwork,
     time_features,
 )
+from recgym.user_models.preference.repeats import NUM_REPEAT_FEATURES
 
 if TYPE_CHECKING:
     from recgym.user_models.preference.backends import Tables

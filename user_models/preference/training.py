@@ -22,6 +22,7 @@ from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder, edge_weights, normalised_adjacency
 from recgym.user_models.preference.metrics import ranking_metrics
 from recgym.user_models.preference.network import PreferenceNetwork
+from recgym.user_models.preference.repeats import Purchases
 from recgym.user_models.preference.samples import (
     PairSampler,
     Segment,
@@ -42,7 +43,7 @@ from recgym.user_models.preference.scoring import (
     token_inputs,
     trip_start_moments,
 )
-from recgym.user_models.preference.trips import Purchases, Tokens, Trips, draw_tokens
+from recgym.user_models.preference.trips import Tokens, Trips, draw_tokens
 
 Progress = Callable[[str, float], None]  # (what is under way, share done in [0, 1])
 
@@ -59,7 +60,8 @@ class TrainingData:
     text: Tensor  # [N, width] frozen text embeddings
     item_attributes: Tensor  # [N, F]
     user_attributes: Tensor  # [U, A]
-    item_statistics: Tensor  # [N, 2] from training trips: median repurchase interval (days), log(1 + popularity)
+    item_statistics: Tensor  # [N, 3] from training trips; see ``repeat_features``
+    item_kinds: np.ndarray  # [N] int64, number of each item's kind
     ratings: bool  # feedback is a rating and not a quantity
 
 
@@ -117,7 +119,8 @@ class Trainer:
         users, items, weights = graph_edges(graph_trips, config.graph.half_life_days)
         self.adjacency = normalised_adjacency(users, items, weights, data.trips.num_users, data.trips.num_items)
         self.folding = fold_matrix(graph_trips, config.graph.half_life_days)
-        self.sampler = PairSampler(self.train_trips, config.training.own_negatives, config.training.other_negatives)
+        self.sampler = PairSampler(self.train_trips, data.item_kinds, config.training.own_negatives, config.training.other_negatives)
+        self.purchases = Purchases.of(data.trips, data.item_kinds)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model = PreferenceModel(config, data)
@@ -301,7 +304,7 @@ class Trainer:
     def components(self, targets: np.ndarray) -> Components:
         """The parts of the logits of q at the start of trips ``targets``."""
         vectors, moments, fused = self.encode_at(targets)
-        own = owned_before(self.data.trips, Purchases.of(self.data.trips), targets)
+        own = owned_before(self.data.trips, self.purchases, targets)
         return score_catalogue(self.model.network, fused, vectors, self.data.item_statistics, moments, own)
 
     def catalogue_logits(self, targets: np.ndarray) -> Tensor:

@@ -90,6 +90,19 @@ class Trips:
             num_items=self.num_items,
         )
 
+    def with_next(self, days: np.ndarray) -> Trips:
+        """With one more trip of every user, on ``days`` (int64 [U]), whose basket is not known yet: it is empty."""
+        place = self.users[1:]
+        return Trips(
+            item=self.item,
+            feedback=self.feedback,
+            trip=self.trip + self.trip_user[self.trip],  # every earlier user's trip to come lies before
+            trip_user=np.insert(self.trip_user, place, np.arange(self.num_users)),
+            trip_day=np.insert(self.trip_day, place, days),
+            num_users=self.num_users,
+            num_items=self.num_items,
+        )
+
     def before_last(self, count: int) -> np.ndarray:
         """Bool [T]: all but each user's last ``count`` trips."""
         return self.trip_user_remaining >= count
@@ -98,35 +111,6 @@ class Trips:
     def trip_user_remaining(self) -> np.ndarray:
         """[T] int64 trips that the user makes after this one."""
         return self.users[self.trip_user + 1] - 1 - np.arange(len(self.trip_user))
-
-
-@dataclass(frozen=True, eq=False)
-class Purchases:
-    """Every (user, item) purchase by trip, for looking up counts and recency before any trip."""
-
-    keys: np.ndarray  # [E] int64 sorted: (user * N + item) * T + trip
-    num_items: int
-    num_trips: int
-    trip_day: np.ndarray
-
-    @classmethod
-    def of(cls, trips: Trips) -> Purchases:
-        """The index of a log."""
-        total = len(trips.trip_user)
-        pair = trips.trip_user[trips.trip] * trips.num_items + trips.item
-        return cls(np.sort(pair * total + trips.trip), trips.num_items, total, trips.trip_day)
-
-    def lookup(self, user: np.ndarray, item: np.ndarray, trip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Trips before ``trip`` in which the user bought the item, and the day of the last (-1 if none).
-
-        The record of a simulated user holds 1,024 items; the few users with more keep all of theirs here.
-        """
-        base = (user * self.num_items + item) * self.num_trips
-        start = np.searchsorted(self.keys, base)
-        stop = np.searchsorted(self.keys, base + trip)
-        count = stop - start
-        last = self.keys[np.maximum(stop - 1, 0)] % self.num_trips
-        return count, np.where(count > 0, self.trip_day[last], -1)
 
 
 @dataclass(frozen=True, eq=False)
