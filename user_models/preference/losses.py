@@ -11,6 +11,8 @@ from recgym.user_models.preference.network import GAP_BINS, SIZE_BINS, Preferenc
 from recgym.user_models.preference.samples import Pairs
 from recgym.user_models.preference.scoring import PairOutput
 
+WHOLE_BASKET = 20.0  # items; see ``ranking_loss``
+
 
 def next_item_loss(logits: Tensor, items: Tensor) -> Tensor:
     """Full softmax over the catalogue, averaged over each token's items: logits [P, N], items [P, G] (-1 pads)."""
@@ -23,6 +25,22 @@ def next_item_loss(logits: Tensor, items: Tensor) -> Tensor:
 def purchase_loss(logit: Tensor, pairs: Pairs, moments: int) -> Tensor:
     """Weighted log loss over the catalogue, summed over items and averaged over moments."""
     return (F.binary_cross_entropy_with_logits(logit, pairs.label, reduction="none") * pairs.weight).sum() / moments
+
+
+def ranking_loss(logit: Tensor, pairs: Pairs, moments: int) -> Tensor:
+    """Softmax over the catalogue, averaged over each moment's purchases and then over moments.
+
+    The log loss sums over items, so that large baskets and the many unlikely items decide it; here every trip counts
+    alike and the top of the ranking does. The weights make the partition function an unbiased estimate, as in a sampled
+    softmax. Baskets above ``WHOLE_BASKET`` items count somewhat more: they tell more.
+    """
+    rows = pairs.moment
+    highest = logit.detach().max()
+    total = torch.zeros(moments).index_add(0, rows, pairs.weight * (logit - highest).exp())
+    bought = torch.zeros(moments).index_add(0, rows, pairs.label)
+    share = pairs.label / bought.clamp(min=1, max=WHOLE_BASKET)[rows]
+    surprise = highest + total.clamp(min=1e-30).log()[rows] - logit
+    return (share * surprise).sum() / moments
 
 
 def quantity_loss(output: PairOutput, pairs: Pairs) -> Tensor:

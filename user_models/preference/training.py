@@ -119,7 +119,10 @@ class Trainer:
         users, items, weights = graph_edges(graph_trips, config.graph.half_life_days)
         self.adjacency = normalised_adjacency(users, items, weights, data.trips.num_users, data.trips.num_items)
         self.folding = fold_matrix(graph_trips, config.graph.half_life_days)
-        self.sampler = PairSampler(self.train_trips, data.item_kinds, config.training.own_negatives, config.training.other_negatives)
+        training = config.training
+        self.sampler = PairSampler(
+            self.train_trips, data.item_kinds, training.own_negatives, training.other_negatives
+        )
         self.purchases = Purchases.of(data.trips, data.item_kinds)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -259,7 +262,10 @@ class Trainer:
         fused = fuse(network, moments, user_graph, data.user_attributes)
         pairs = self.sampler.draw(tokens, token[keep], rng)
         output = score_pairs(network, fused, vectors, data.item_statistics, moments, pairs)
-        parts = {"purchase": losses.purchase_loss(output.logit, pairs, len(keep)) * 0.1}
+        parts = {
+            "purchase": losses.purchase_loss(output.logit, pairs, len(keep)) * 0.1,
+            "ranking": losses.ranking_loss(output.logit, pairs, len(keep)),
+        }
         if data.ratings:
             parts["rating"] = losses.rating_loss(network, output, pairs)
         else:
