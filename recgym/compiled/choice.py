@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recgym.compiled.arithmetic import fold, kernel, uniform
+from recgym.compiled.arithmetic import fold, kernel, prefetch_row, uniform
 
 _F = np.float32
 
@@ -33,7 +33,10 @@ def find(items: Any, wanted: Any, places: Any) -> None:
 def own_history(items: Any, counts: Any, last_days: Any, day: Any, wanted: Any, own_counts: Any, own_days: Any) -> None:
     """``Simulator.own_history``; writes own_counts and own_days float32 [B, C]."""
     places = np.empty(wanted.shape[1], np.int64)
-    for lane in range(wanted.shape[0]):
+    lanes = wanted.shape[0]
+    for lane in range(lanes):
+        if lane + 1 < lanes:
+            prefetch_row(items[lane + 1])
         find(items[lane], wanted[lane], places)
         for slot in range(wanted.shape[1]):
             count, days = _F(0.0), _F(0.0)
@@ -42,6 +45,33 @@ def own_history(items: Any, counts: Any, last_days: Any, day: Any, wanted: Any, 
                 days = _F(max(day[lane] - last_days[lane, places[slot]], 0))
             own_counts[lane, slot] = count
             own_days[lane, slot] = days if count > 0 else _F(0.0)
+
+
+@kernel
+def start(
+    users: Any,
+    offsets: Any,
+    items: Any,
+    counts: Any,
+    last_days: Any,
+    out_items: Any,
+    out_counts: Any,
+    out_days: Any,
+    pad: int,
+) -> None:
+    """Records [B, R] of ``users`` from ragged columns, items padded with ``pad``."""
+    size = out_items.shape[1]
+    for lane in range(users.shape[0]):
+        first = offsets[users[lane]]
+        length = offsets[users[lane] + 1] - first
+        for i in range(length):
+            out_items[lane, i] = items[first + i]
+            out_counts[lane, i] = counts[first + i]
+            out_days[lane, i] = last_days[first + i]
+        for i in range(length, size):
+            out_items[lane, i] = pad
+            out_counts[lane, i] = 0
+            out_days[lane, i] = 0
 
 
 @kernel

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recgym.compiled.arithmetic import exp, kernel
+from recgym.compiled.arithmetic import exp, kernel, prefetch_row
 from recgym.compiled.choice import find
 
 _F = np.float32
@@ -46,6 +46,10 @@ def candidates(
     highest = count_levels.shape[0] - 1
     places = np.empty(size, np.int64)
     for lane in range(lanes):
+        if lane + 1 < lanes:
+            prefetch_row(items[lane + 1])
+            prefetch_row(counts[lane + 1])
+            prefetch_row(last_days[lane + 1])
         find(items[lane], candidates[lane], places)
         for place in range(size):
             item, entry = candidates[lane, place], places[place]

@@ -23,7 +23,7 @@ from recgym.simulation.observation import TEXT_SIZE, Observer
 from recgym.simulation.record import Records, merge, own_history, own_pool
 from recgym.simulation.session import Session
 from recgym.simulation.state import Memory, Outcome, State, concatenate, join, used_entries
-from recgym.threads import spread
+from recgym.threads import num_chunk_threads, spread
 from recgym.types import Slate, Visit
 from recgym.user_models.protocol import UserModel
 from recgym.worlds.world import World
@@ -111,8 +111,10 @@ class Simulator:
             raise StateError(f"user row {int(users[lane])} of lane {lane} must lie in 0..{self.world.num_users - 1}")
         size = len(users)
         record, pool = self.records.start(users)
-        zero = torch.zeros(size, dtype=torch.int32, device=self.device)
-        real = torch.zeros(size, device=self.device)
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros((size, *shape), dtype=dtype, device=self.device)
+
         # First as the log left the user, then one absence later: the gap is drawn as between any two trips.
         visit = self.records.last_visit(users)
         state = State(
@@ -124,19 +126,18 @@ class Simulator:
             visit=visit,
             memory=self._blank_memory(size),
             pool=pool,
-            satisfaction=torch.full_like(real, self.session.reference),
-            steps=zero,
-            start_day=zero,
-            shown_text=torch.zeros(size, TEXT_SIZE, device=self.device),
-            shown_count=zero,
-            consumed_text=torch.zeros(size, TEXT_SIZE, device=self.device),
-            last_hits=real,
-            candidates=torch.zeros(size, self.num_candidates, dtype=torch.int32, device=self.device),
+            satisfaction=zeros() + self.session.reference,
+            steps=zeros(dtype=torch.int32),
+            start_day=zeros(dtype=torch.int32),
+            shown_text=zeros(TEXT_SIZE),
+            shown_count=zeros(dtype=torch.int32),
+            consumed_text=zeros(TEXT_SIZE),
+            last_hits=zeros(),
+            candidates=zeros(self.num_candidates, dtype=torch.int32),
             hidden=self.user_model.init(users, record, visit),
         )
-        state, _ = self._return(state, torch.ones_like(real))
-        # Counters that are written in place below must not share storage.
-        state = dataclasses.replace(state, start_day=state.visit.day.clone(), steps=zero.clone()).clone()
+        state, _ = self._return(state, torch.ones_like(state.satisfaction))
+        state = dataclasses.replace(state, start_day=state.visit.day.clone())
         return self._with_candidates(state, torch.ones_like(state.user, dtype=torch.bool))
 
     @torch.no_grad()
@@ -153,7 +154,7 @@ class Simulator:
         """How many of ``lanes`` are computed together."""
         if self.device.type != "cpu":
             return max(lanes, 1)
-        return min(CHUNK, max(-(-lanes // torch.get_num_threads()), _SMALLEST_CHUNK))
+        return min(CHUNK, max(-(-lanes // num_chunk_threads()), _SMALLEST_CHUNK))
 
     def _blank_memory(self, size: int) -> Memory:
         shape = (size, self.session.max_slates * self.slate_size)
@@ -169,9 +170,11 @@ class Simulator:
         """Sends users away and has them come back for their next trip; and bool [B], who never comes back."""
         luck = uniform(fold(trip_key(state.luck, state.visit), Purpose.GAP))
         gap, gone = self.user_model.away(state.hidden, state.record, luck, hazard)
-        zero = torch.zeros_like(state.visit.step)
+        # Fields are written in place later on, so no two may share storage.
+        zero = state.visit.step * 0
         number = state.visit.trip + 1
-        visit = Visit(day=state.visit.day + gap, gap_days=gap, trip=number, step=zero, bought=zero, intended=zero)
+        day = state.visit.day + gap
+        visit = Visit(day=day, gap_days=gap, trip=number, step=zero, bought=zero.clone(), intended=zero.clone())
         hidden = self.user_model.arrive(state.hidden, state.record, visit)
         luck = uniform(fold(trip_key(state.luck, visit), Purpose.INTENDED_SIZE))
         intended = self.user_model.intend(hidden, luck)
@@ -181,7 +184,7 @@ class Simulator:
             hidden=hidden,
             memory=self._blank_memory(len(gap)),
             shown_text=torch.zeros_like(state.shown_text),
-            shown_count=zero,
+            shown_count=zero.clone(),
             consumed_text=torch.zeros_like(state.consumed_text),
             last_hits=torch.zeros_like(state.last_hits),
         )

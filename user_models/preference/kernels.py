@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recgym.compiled.arithmetic import exp, kernel, log, log1p, sigmoid, summing_kernel
+from recgym.compiled.arithmetic import exp, kernel, log, log1p, prefetch, prefetch_row, sigmoid, summing_kernel
 from recgym.compiled.products import BLOCK, affine, packed
 from recgym.user_models.preference.cache import slot_biases
 from recgym.user_models.preference.network import (
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 _F = np.float32
+_FEW = 32  # items whose rows fit into the nearest caches while they are waited for
 _SOURCES = 4  # of the user state: sequence, graph, attributes, time
 
 
@@ -174,8 +175,12 @@ def _gelu(x: np.float32) -> np.float32:
 
 
 @summing_kernel
-def _attend(keys: Any, values: Any, position: int, qkv: Any, bias: Any, scores: Any, out: Any) -> None:
-    """One token's attention over the ring [W, d] of its lane, which it joins."""
+def _attend(keys: Any, values: Any, position: int, qkv: Any, bias: Any, scores: Any, out: Any, ahead: Any) -> None:
+    """One token's attention over the ring [W, d] of its lane, which it joins.
+
+    ``ahead`` [2, W, d] is the ring that comes next: it is asked for meanwhile, since most of the time would otherwise
+    be spent waiting for it.
+    """
     window, dim = keys.shape
     heads = bias.shape[1]
     width = dim // heads
@@ -188,6 +193,9 @@ def _attend(keys: Any, values: Any, position: int, qkv: Any, bias: Any, scores: 
     for head in range(heads):
         first = head * width
         for place in range(window):
+            for line in range(0, width, 16):
+                prefetch(ahead, place * dim + first + line)
+                prefetch(ahead, (window + place) * dim + first + line)
             product = _F(0.0)
             for i in range(width):
                 product += qkv[first + i] * keys[place, first + i]
@@ -274,7 +282,13 @@ def advance(
             for r in range(rows):
                 lane = order[start + r]
                 ring, bias = cache[lane, layer], weights.slot_bias[layer]
-                _attend(ring[0], ring[1], position[lane], qkv[r], bias, scores, attended[r])
+                if r + 1 < rows:
+                    ahead = cache[order[start + r + 1], layer]
+                elif layer + 1 < layers:
+                    ahead = cache[order[start], layer + 1]
+                else:
+                    ahead = cache[order[min(start + BLOCK, order.shape[0] - 1)], 0]
+                _attend(ring[0], ring[1], position[lane], qkv[r], bias, scores, attended[r], ahead)
             affine(attended, rows, weights.out[layer], added)
             for r in range(rows):
                 for i in range(dim):
@@ -315,6 +329,7 @@ def refresh(
         rows = min(BLOCK, lanes - start)
         for r in range(rows):
             lane = start + r
+            prefetch_row(weights.static_gate[user[lane]])
             for i in range(dim):
                 source[r, i] = sequence[lane, i]
             gap = log1p(_F(gap_days[lane]))
@@ -402,7 +417,11 @@ def appraise(
     wide = np.empty(hidden, np.float32)
     inner = np.empty(width, np.float32)
     quantities, ratings = stop.size > 0, cdf.size > 0
-    for lane in range(items.shape[0]):
+    lanes = items.shape[0]
+    for lane in range(lanes):
+        if lane + 1 < lanes and items.shape[1] <= _FEW:
+            for slot in range(items.shape[1]):
+                prefetch_row(weights.item_table[items[lane + 1, slot]])
         asked = query[lane]
         for slot in range(items.shape[1]):
             item = items[lane, slot]
