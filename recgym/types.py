@@ -42,7 +42,12 @@ class TensorRecord:
         """Overwrites, in place, the rows ``lanes`` (int64 [n]) with the n rows of ``rows``."""
 
         def put(mine: Tensor, theirs: Tensor) -> Tensor:
-            mine[lanes] = theirs.to(mine.dtype)
+            theirs = theirs.to(mine.dtype)
+            if mine.device.type == "cpu":  # numpy copies whole rows, torch element by element
+                bits = torch.int16 if mine.dtype == torch.bfloat16 else mine.dtype
+                mine.view(bits).numpy()[lanes.numpy()] = theirs.view(bits).numpy()
+            else:
+                mine[lanes] = theirs
             return mine
 
         self.map(put, rows)

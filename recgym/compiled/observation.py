@@ -65,3 +65,16 @@ def candidates(
             out[lane, place, static] = count
             out[lane, place, static + 1] = recency
             out[lane, place, static + 2] = _F(1.0) if before else _F(0.0)
+
+
+@kernel
+def pool_text(text: Any, slate: Any, consumed: Any, shown_text: Any, consumed_text: Any) -> None:
+    """Adds the text vectors [N, T] of a slate [B, K] to the sums of those shown and consumed, [B, T]."""
+    for lane in range(slate.shape[0]):
+        for slot in range(slate.shape[1]):
+            row = text[slate[lane, slot]]
+            for i in range(row.shape[0]):
+                shown_text[lane, i] += row[i]
+            if consumed[lane, slot]:
+                for i in range(row.shape[0]):
+                    consumed_text[lane, i] += row[i]

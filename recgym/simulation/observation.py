@@ -153,6 +153,15 @@ class Observer:
             out[key] = self._candidates(state, chunk) if key == "candidates" else self._compute[key](state)
         return out
 
+    def pool_text(self, state: State, slate: Tensor, consumed: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of the text vectors of what was shown and consumed on the trip, with a slate added, [B, 16] each."""
+        if compiled.runs_on(slate):
+            shown_text, consumed_text = state.shown_text.clone(), state.consumed_text.clone()
+            kernels.pool_text(*(t.numpy() for t in (self.text, slate, consumed, shown_text, consumed_text)))
+            return shown_text, consumed_text
+        text = self.text[slate]  # [B, K, 16]
+        return state.shown_text + text.sum(dim=1), state.consumed_text + (text * consumed[..., None]).sum(dim=1)
+
     @staticmethod
     def _candidate_items(state: State) -> Tensor:
         return state.candidates.to(torch.int64)

@@ -28,7 +28,7 @@ from recgym.types import Slate, Visit
 from recgym.user_models.protocol import UserModel
 from recgym.worlds.world import World
 
-CHUNK = 512  # lanes stepped together on a CPU, by one thread: what they need then stays in its cache
+CHUNK = 2048  # lanes stepped together on a CPU, by one thread; more would only take memory
 _SMALLEST_CHUNK = 64  # below, handing lanes to another thread costs more than it brings
 
 
@@ -249,15 +249,15 @@ class Simulator:
         entries = Entries(
             slots, slate.to(torch.int32).masked_fill(duplicate, -1), seen, examined, consumed, probability
         )
-        text = self.observer.text[slate]  # [B, K, 16]
+        shown_text, consumed_text = self.observer.pool_text(state, slate, consumed)
         moved = dataclasses.replace(
             state,
             visit=after,
             satisfaction=self.session.satisfy(state.satisfaction, count),
             steps=state.steps + 1,
-            shown_text=state.shown_text + text.sum(dim=1),
+            shown_text=shown_text,
             shown_count=state.shown_count + self.slate_size,
-            consumed_text=state.consumed_text + (text * consumed[..., None]).sum(dim=1),
+            consumed_text=consumed_text,
             last_hits=count / self.slate_size,
             hidden=self.user_model.transition(state.hidden, shown, response, after),
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recgym import compiled
 from recgym.errors import WorldError
+from recgym.simulation.buffers import Buffers
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
 from recgym.user_models.preference.attributes import attribute_columns, item_statistics
 from recgym.user_models.preference.backends import Backend, CompiledBackend, Tables, TorchBackend
@@ -90,6 +91,7 @@ class PreferenceUsers:
         size = (world.num_users, self.config.layers, 2, self.config.window, self.config.dim)
         self._caches = torch.empty(size, device=self.device)  # pages are touched only for chunks that are needed
         self._states = torch.empty((world.num_users, self.config.dim), device=self.device)
+        self._buffers = Buffers(self.device)
         self._filling = threading.Lock()
         self._ready = torch.zeros(-(-world.num_users // PREFILL_CHUNK), dtype=torch.bool)
 
@@ -104,7 +106,7 @@ class PreferenceUsers:
         sequence = self.starting_states(users)
         state = PreferenceState(
             user=users,
-            cache=self._caches[users],
+            cache=self._cache(users),
             position=self._lengths[users],
             sequence=sequence,
             fused=sequence,
@@ -172,6 +174,10 @@ class PreferenceUsers:
     def _small_head(head: torch.nn.Sequential, fused: Tensor) -> Tensor:
         first, last = cast(torch.nn.Linear, head[0]), cast(torch.nn.Linear, head[2])
         return linear(silu(linear(fused, first.weight, first.bias)), last.weight, last.bias)
+
+    def _cache(self, users: Tensor) -> Tensor:
+        out = self._buffers.take(len(users), *self._caches.shape[1:])
+        return torch.index_select(self._caches, 0, users, out=out)
 
     def _refresh(self, state: PreferenceState, visit: Visit) -> PreferenceState:
         fused, query = self._backend.refresh(state.user, state.sequence, state.pace, visit)
