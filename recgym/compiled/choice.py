@@ -94,6 +94,89 @@ def draw(luck: Any, trip: Any, step: Any, items: Any, purposes: Any, by_item: An
 
 
 @kernel
+def trip_draw(luck: Any, trip: Any, purpose: np.uint64, out: Any) -> None:
+    """``recgym.simulation.draws.trip_draw``, float32 [B]."""
+    for lane in range(out.shape[0]):
+        out[lane] = uniform(fold(fold(np.uint64(luck[lane]), np.uint64(trip[lane])), purpose))
+
+
+@kernel
+def step_key(luck: Any, trip: Any, step: Any, purpose: np.uint64, out: Any) -> None:
+    """``recgym.simulation.draws.step_key``, uint64 [B]."""
+    for lane in range(out.shape[0]):
+        trip_key = fold(np.uint64(luck[lane]), np.uint64(trip[lane]))
+        out[lane] = fold(fold(trip_key, purpose), np.uint64(step[lane]))
+
+
+@kernel
+def examine(
+    by_item: Any,
+    by_step: Any,
+    refusals: Any,
+    bought: Any,
+    duplicate: Any,
+    decay: Any,
+    fatigue: Any,
+    cascade: bool,
+    out: Any,
+) -> None:
+    """``recgym.simulation.choice.Examination``: bool [B, K] from the draws of a slate."""
+    for lane in range(out.shape[0]):
+        for slot in range(out.shape[1]):
+            tired = fatigue[refusals[lane, slot]]
+            if cascade:
+                looks = by_step[0, lane] < decay[slot] and by_item[3, lane, slot] < tired
+            else:
+                looks = by_item[3, lane, slot] < decay[slot] * tired
+            out[lane, slot] = looks and not (duplicate[lane, slot] or bought[lane, slot])
+
+
+@kernel
+def meet(
+    luck: Any,
+    trip: Any,
+    step: Any,
+    day: Any,
+    record_items: Any,
+    record_counts: Any,
+    record_days: Any,
+    shown: Any,
+    refusals: Any,
+    refused: Any,
+    floor: Any,
+    bought: Any,
+    slate: Any,
+    purposes: Any,
+    decay: Any,
+    fatigue: Any,
+    cascade: bool,
+    by_item: Any,
+    by_step: Any,
+    seen_refusals: Any,
+    known: Any,
+    flags: Any,
+    own: Any,
+) -> None:
+    """``recgym.simulation.choice.Examination.meet``.
+
+    Writes by_item [4, B, K] and by_step [2, B] as ``draw`` (wants above the floor), known [2, B, K] (refused, floor),
+    flags [3, B, K] (duplicate, bought before, examined) and own [2, B, K] (counts, days).
+    """
+    draw(luck, trip, step, slate, purposes, by_item, by_step)
+    used = np.empty(slate.shape[0], np.int64)
+    for lane in range(slate.shape[0]):
+        used[lane] = min(step[lane] * slate.shape[1], shown.shape[1])
+    recall(shown, refusals, refused, floor, bought, used, slate, seen_refusals, known[0], known[1], flags[1])
+    repeats_earlier(slate, flags[0])
+    own_history(record_items, record_counts, record_days, day, slate, own[0], own[1])
+    examine(by_item, by_step, seen_refusals, flags[1], flags[0], decay, fatigue, cascade, flags[2])
+    for lane in range(slate.shape[0]):
+        for slot in range(slate.shape[1]):
+            low = known[1, lane, slot]
+            by_item[0, lane, slot] = low + (_F(1.0) - low) * by_item[0, lane, slot]
+
+
+@kernel
 def recall(
     shown: Any,
     refusals: Any,

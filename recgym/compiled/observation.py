@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recgym.compiled.arithmetic import exp, kernel, prefetch_row
+from recgym.compiled.arithmetic import exp, kernel, log, log1p, prefetch_row
 from recgym.compiled.choice import find
 
 _F = np.float32
@@ -68,13 +68,47 @@ def candidates(
 
 
 @kernel
-def pool_text(text: Any, slate: Any, consumed: Any, shown_text: Any, consumed_text: Any) -> None:
-    """Adds the text vectors [N, T] of a slate [B, K] to the sums of those shown and consumed, [B, T]."""
-    for lane in range(slate.shape[0]):
-        for slot in range(slate.shape[1]):
-            row = text[slate[lane, slot]]
-            for i in range(row.shape[0]):
-                shown_text[lane, i] += row[i]
-            if consumed[lane, slot]:
-                for i in range(row.shape[0]):
-                    consumed_text[lane, i] += row[i]
+def _log_share(value: np.float32, largest: np.float32) -> np.float32:
+    return min(log1p(value) / log1p(largest), _F(1.0))
+
+
+@kernel
+def users(
+    attributes: Any,
+    user: Any,
+    num_trips: Any,
+    num_items: Any,
+    gap_days: Any,
+    mean_log_gap: Any,
+    mean_log_size: Any,
+    day: Any,
+    start_day: Any,
+    step: Any,
+    bought: Any,
+    last_hits: Any,
+    shown_text: Any,
+    shown_count: Any,
+    consumed_text: Any,
+    record_size: int,
+    days: np.float32,
+    max_slates: np.float32,
+    out: Any,
+) -> None:
+    """Features of the users, float32 [B, Du]: attributes [U, A] of user [B], counts, the trip so far, pooled text."""
+    first, width = attributes.shape[1], shown_text.shape[1]
+    for lane in range(out.shape[0]):
+        for i in range(first):
+            out[lane, i] = attributes[user[lane], i]
+        out[lane, first] = _log_share(_F(num_trips[lane]), _F(1000.0))
+        out[lane, first + 1] = _log_share(_F(num_items[lane]), _F(record_size))
+        out[lane, first + 2] = _log_share(_F(gap_days[lane]), _F(365.0))
+        out[lane, first + 3] = min(max(mean_log_gap[lane] / log1p(_F(365.0)), _F(0.0)), _F(1.0))
+        out[lane, first + 4] = min(max(mean_log_size[lane] / log(_F(100.0)), _F(0.0)), _F(1.0))
+        out[lane, first + 5] = min(max(_F(day[lane] - start_day[lane]) / days, _F(0.0)), _F(1.0))
+        out[lane, first + 6] = min(_F(step[lane]) / max_slates, _F(1.0))
+        out[lane, first + 7] = _log_share(_F(bought[lane]), _F(100.0))
+        out[lane, first + 8] = last_hits[lane]
+        seen, had = _F(max(shown_count[lane], 1)), _F(max(bought[lane], 1))
+        for i in range(width):
+            out[lane, first + 9 + i] = min(max(shown_text[lane, i] / seen, _F(-1.0)), _F(1.0))
+            out[lane, first + 9 + width + i] = min(max(consumed_text[lane, i] / had, _F(-1.0)), _F(1.0))

@@ -11,10 +11,11 @@ from torch import Tensor
 from recgym import compiled
 from recgym.compiled import choice as kernels
 from recgym.scenario import Behaviour
-from recgym.simulation.draws import Draws
-from recgym.simulation.kernels import sort_rows
-from recgym.simulation.state import Memory
-from recgym.types import Response, TensorRecord
+from recgym.simulation.draws import PURPOSES, Draws, draw
+from recgym.simulation.kernels import repeats_earlier, sort_rows
+from recgym.simulation.record import own_history
+from recgym.simulation.state import Memory, State, used_entries
+from recgym.types import Noise, Response, TensorRecord
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,22 @@ def remember(memory: Memory, entries: Entries) -> None:
     memory.bought.scatter_(1, slots, seen.bought | entries.consumed)
 
 
-def _arrays(record: TensorRecord) -> list[np.ndarray]:
-    return [tensor.numpy() for tensor in record.flatten().values()]
+def _arrays(known: Memory | Seen) -> tuple[np.ndarray, ...]:
+    values = known.refusals.numpy(), known.refused.numpy(), known.floor.numpy(), known.bought.numpy()
+    return (known.items.numpy(), *values) if isinstance(known, Memory) else values
+
+
+@dataclass(frozen=True)
+class Encounter(TensorRecord):
+    """All that is known when a slate meets its user; bool and float32 [B, K] but for ``leave``."""
+
+    duplicate: Tensor  # bool, stands higher up on the slate already
+    examined: Tensor  # bool; in a cascade, unless an item higher up is consumed
+    seen: Seen
+    noise: Noise
+    own_counts: Tensor  # see ``Slate``
+    own_days: Tensor
+    leave: Tensor  # [B], the luck of staying
 
 
 class Examination:
@@ -114,6 +129,49 @@ class Examination:
         decay = torch.tensor([behaviour.examination.decay**p for p in range(slate_size)], dtype=torch.float32)
         fatigue = torch.tensor([behaviour.reexamination**n for n in range(max_slates + 1)], dtype=torch.float32)
         self._decay, self._fatigue = decay.to(device), fatigue.to(device)
+
+    def meet(self, state: State, slate: Tensor) -> Encounter:
+        """How ``slate`` (item rows, int64 [B, K]) meets its users."""
+        if compiled.runs_on(slate):
+            return self._meet_compiled(state, slate)
+        draws = draw(state.luck, state.visit, slate)
+        seen = recall(state.memory, used_entries(state, slate.shape[1]), slate)
+        duplicate = repeats_earlier(slate)
+        own_counts, own_days = own_history(state.record, state.visit.day, slate)
+        return Encounter(
+            duplicate=duplicate,
+            examined=self.examine(draws, duplicate, seen),
+            seen=seen,
+            noise=draws.noise(seen.floor),
+            own_counts=own_counts,
+            own_days=own_days,
+            leave=draws.leave,
+        )
+
+    def _meet_compiled(self, state: State, slate: Tensor) -> Encounter:
+        lanes, slots = slate.shape
+        by_item, by_step = torch.empty(4, lanes, slots), torch.empty(2, lanes)
+        refusals = torch.empty(lanes, slots, dtype=torch.int16)
+        known, own = torch.empty(2, lanes, slots), torch.empty(2, lanes, slots)
+        flags = torch.empty(3, lanes, slots, dtype=torch.bool)
+        visit, record = state.visit, state.record
+        given = (state.luck, visit.trip, visit.step, visit.day, record.items, record.counts, record.last_days)
+        kernels.meet(
+            *(tensor.numpy() for tensor in given),
+            *_arrays(state.memory),
+            slate.numpy(),
+            *(PURPOSES, self._decay.numpy(), self._fatigue.numpy(), self._cascade),
+            *(tensor.numpy() for tensor in (by_item, by_step, refusals, known, flags, own)),
+        )
+        return Encounter(
+            duplicate=flags[0],
+            examined=flags[2],
+            seen=Seen(refusals=refusals, refused=known[0], floor=known[1], bought=flags[1]),
+            noise=Noise(want=by_item[0], quantity=by_item[1], rating=by_item[2]),
+            own_counts=own[0],
+            own_days=own[1],
+            leave=by_step[1],
+        )
 
     def examine(self, draws: Draws, duplicate: Tensor, seen: Seen) -> Tensor:
         """Which items the user looks at (in a cascade: unless an item higher up is consumed).

@@ -153,15 +153,6 @@ class Observer:
             out[key] = self._candidates(state, chunk) if key == "candidates" else self._compute[key](state)
         return out
 
-    def pool_text(self, state: State, slate: Tensor, consumed: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums of the text vectors of what was shown and consumed on the trip, with a slate added, [B, 16] each."""
-        if compiled.runs_on(slate):
-            shown_text, consumed_text = state.shown_text.clone(), state.consumed_text.clone()
-            kernels.pool_text(*(t.numpy() for t in (self.text, slate, consumed, shown_text, consumed_text)))
-            return shown_text, consumed_text
-        text = self.text[slate]  # [B, K, 16]
-        return state.shown_text + text.sum(dim=1), state.consumed_text + (text * consumed[..., None]).sum(dim=1)
-
     @staticmethod
     def _candidate_items(state: State) -> Tensor:
         return state.candidates.to(torch.int64)
@@ -207,6 +198,17 @@ class Observer:
 
     def _user(self, state: State) -> Tensor:
         visit, record = state.visit, state.record
+        if compiled.runs_on(state.user):
+            out = torch.empty(len(state.user), self.entries["user"].shape[0])
+            given = (record.num_trips, state.pool.num_items, visit.gap_days, record.mean_log_gap, record.mean_log_size)
+            trip = (visit.day, state.start_day, visit.step, visit.bought, state.last_hits)
+            pooled_text = (state.shown_text, state.shown_count, state.consumed_text)
+            kernels.users(
+                *(tensor.numpy() for tensor in (self._users, state.user, *given, *trip, *pooled_text)),
+                *(record.items.shape[1], np.float32(self._days), np.float32(self._max_slates)),
+                out.numpy(),
+            )
+            return out
 
         def log_share(values: Tensor, largest: float) -> Tensor:
             return values.to(torch.float32).log1p() / math.log1p(largest)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from recgym.errors import ActionError, StateError
-from recgym.random import Purpose, episode_key, fold, integers, uniform
+from recgym.random import Purpose, episode_key, fold, integers
 from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario
 from recgym.simulation.candidates import CandidateGenerator
 from recgym.simulation.choice import Entries, Examination, recall, remember
-from recgym.simulation.draws import draw, trip_key
-from recgym.simulation.kernels import repeats_earlier, sigmoid
+from recgym.simulation.draws import step_key, trip_draw
+from recgym.simulation.kernels import sigmoid
 from recgym.simulation.objective import Objective
 from recgym.simulation.observation import TEXT_SIZE, Observer
 from recgym.simulation.record import Records, merge, own_history, own_pool
@@ -88,6 +88,7 @@ class Simulator:
         limit = scenario.episode.max_slates
         self.examination = Examination(scenario.behaviour, self.slate_size, limit, self.device)
         self._slots = torch.arange(self.slate_size, device=self.device)
+        self._lift = torch.tensor(scenario.behaviour.lift, device=self.device)
 
     # ------------------------------------------------------------------ beginnings
 
@@ -168,7 +169,7 @@ class Simulator:
 
     def _return(self, state: State, hazard: Tensor) -> tuple[State, Tensor]:
         """Sends users away and has them come back for their next trip; and bool [B], who never comes back."""
-        luck = uniform(fold(trip_key(state.luck, state.visit), Purpose.GAP))
+        luck = trip_draw(state.luck, state.visit, Purpose.GAP)
         gap, gone = self.user_model.away(state.hidden, state.record, luck, hazard)
         # Fields are written in place later on, so no two may share storage.
         zero = state.visit.step * 0
@@ -176,7 +177,7 @@ class Simulator:
         day = state.visit.day + gap
         visit = Visit(day=day, gap_days=gap, trip=number, step=zero, bought=zero.clone(), intended=zero.clone())
         hidden = self.user_model.arrive(state.hidden, state.record, visit)
-        luck = uniform(fold(trip_key(state.luck, visit), Purpose.INTENDED_SIZE))
+        luck = trip_draw(state.luck, visit, Purpose.INTENDED_SIZE)
         intended = self.user_model.intend(hidden, luck)
         state = dataclasses.replace(
             state,
@@ -193,7 +194,7 @@ class Simulator:
     def _with_candidates(self, state: State, active: Tensor) -> State:
         if not self.draws_candidates:
             return state
-        key = fold(trip_key(state.luck, state.visit), Purpose.CANDIDATES, state.visit.step)
+        key = step_key(state.luck, state.visit, Purpose.CANDIDATES)
         return dataclasses.replace(state, candidates=self.candidates.draw(key, state.pool, active))
 
     # ------------------------------------------------------------------ one slate
@@ -233,40 +234,40 @@ class Simulator:
         """All that users answer and become, computed without changing anything that a repeated step would read."""
         state, slate, active = given
         visit = state.visit
-        draws = draw(state.luck, visit, slate)
-        seen = recall(state.memory, used_entries(state, self.slate_size), slate)
-        duplicate = repeats_earlier(slate)
-        shown = self._slate(state, slate, self.examination.examine(draws, duplicate, seen), active)
-        response, probability = self.user_model.respond(state.hidden, shown, visit, draws.noise(seen.floor))
-        examined, response = self.examination.stop(shown.examined, response)
-        shown = dataclasses.replace(shown, examined=examined)
-        reward, terms = self.objective.evaluate(slate, response)
-        consumed = response.consumed
-        count = consumed.sum(dim=1, dtype=torch.int32)
-        leaving = self.session.leave(draws.leave, visit, count)
-        after = dataclasses.replace(visit, step=visit.step + 1, bought=visit.bought + count)
-        slots = (visit.step.to(torch.int64) % self.session.max_slates * self.slate_size)[:, None] + self._slots
-        entries = Entries(
-            slots, slate.to(torch.int32).masked_fill(duplicate, -1), seen, examined, consumed, probability
+        met = self.examination.meet(state, slate)
+        shown = Slate(
+            items=slate,
+            examined=met.examined,
+            lift=self._lift.expand(slate.shape).contiguous(),
+            own_counts=met.own_counts,
+            own_days=met.own_days,
+            active=active,
         )
-        shown_text, consumed_text = self.observer.pool_text(state, slate, consumed)
+        response, probability = self.user_model.respond(state.hidden, shown, visit, met.noise)
+        examined, response = self.examination.stop(shown.examined, response)
+        shown = shown if examined is shown.examined else dataclasses.replace(shown, examined=examined)
+        reward, terms = self.objective.evaluate(slate, response)
+        after = self.session.settle(state, slate, response.consumed, met.leave, self.observer.text)
+        slots = (visit.step.to(torch.int64) % self.session.max_slates * self.slate_size)[:, None] + self._slots
+        entered = slate.to(torch.int32).masked_fill_(met.duplicate, -1)
+        entries = Entries(slots, entered, met.seen, examined, response.consumed, probability)
         moved = dataclasses.replace(
             state,
-            visit=after,
-            satisfaction=self.session.satisfy(state.satisfaction, count),
-            steps=state.steps + 1,
-            shown_text=shown_text,
-            shown_count=state.shown_count + self.slate_size,
-            consumed_text=consumed_text,
-            last_hits=count / self.slate_size,
-            hidden=self.user_model.transition(state.hidden, shown, response, after),
+            visit=after.visit,
+            satisfaction=after.satisfaction,
+            steps=after.steps,
+            shown_text=after.shown_text,
+            shown_count=after.shown_count,
+            consumed_text=after.consumed_text,
+            last_hits=after.last_hits,
+            hidden=self.user_model.transition(state.hidden, shown, response, after.visit),
         )
-        ended = leaving.left | leaving.limit
+        ended = after.left | after.limit
         over = moved.steps >= self.session.max_steps
         gap = torch.zeros_like(moved.steps)
         back = None
         if self.session.horizon is None:
-            terminated, truncated = leaving.left, leaving.limit | over
+            terminated, truncated = after.left, after.limit | over
         else:
             terminated, truncated = torch.zeros_like(ended), over
             rows = ended.nonzero().squeeze(1)
@@ -278,7 +279,7 @@ class Simulator:
             slate=slate,
             examined=examined,
             response=response,
-            duplicate=duplicate,
+            duplicate=met.duplicate,
             reward=reward,
             terms=terms,
             terminated=terminated,
@@ -304,11 +305,6 @@ class Simulator:
         if reaction.back is not None:
             state.write(reaction.ended.nonzero().squeeze(1), reaction.back)
         return self._with_candidates(state, reaction.active), reaction.outcome
-
-    def _slate(self, state: State, items: Tensor, examined: Tensor, active: Tensor) -> Slate:
-        own_counts, own_days = own_history(state.record, state.visit.day, items)
-        lift = torch.full(items.shape, self.scenario.behaviour.lift, device=self.device)
-        return Slate(items=items, examined=examined, lift=lift, own_counts=own_counts, own_days=own_days, active=active)
 
     def _check(self, state: State, slate: Tensor) -> None:
         lanes = len(state.seed)

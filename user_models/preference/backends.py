@@ -25,6 +25,7 @@ from recgym.user_models.preference.network import (
     time_features,
 )
 from recgym.user_models.preference.numerics import dot, linear, silu
+from recgym.worlds.world import Ragged
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ class CompiledBackend:
         self._sequence = kernels.sequence_weights(network, tables)
         self._state = kernels.state_weights(network, tables)
         self._heads = kernels.head_weights(network, tables)
+        self._blank = network.start.detach()
         self._dim, self._asked = network.config.dim, len(tables.query_bias)
 
     def appraise(
@@ -213,6 +215,12 @@ class CompiledBackend:
         given = (active, cache, position, items, feedback, consumed, ignored, gap_level, sequence)
         kernels.advance(self._sequence, *_numpy(*given))
         return sequence
+
+    def replay(self, users: Tensor, histories: Ragged, levels: Tensor, caches: Tensor, states: Tensor) -> None:
+        """Writes the caches [U, L, 2, W, d] and states [U, d] of ``users`` after their shipped histories."""
+        tokens = histories.values
+        given = (users, histories.offsets, tokens["items"], tokens["feedback"], levels, self._blank, caches, states)
+        kernels.replay(self._sequence, *_numpy(*given))
 
     def refresh(self, user: Tensor, sequence: Tensor, pace: Tensor, visit: Visit) -> tuple[Tensor, Tensor]:
         """See ``Backend.refresh``."""

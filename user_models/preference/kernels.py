@@ -307,6 +307,43 @@ def advance(
 
 
 @summing_kernel
+def replay(
+    weights: Any,
+    users: Any,
+    offsets: Any,
+    items: Any,
+    feedback: Any,
+    level: Any,
+    blank: Any,
+    caches: Any,
+    states: Any,
+) -> None:
+    """Starting caches [U, L, 2, W, d] and states [U, d] of ``users``: their histories, a token after the other.
+
+    Token t of a user stands in row ``offsets[user] + t`` of items [T, G] (-1 pads), feedback [T, G] and level [T];
+    ``blank`` [d] is the state of a user without history.
+    """
+    group = items.shape[1]
+    one = np.ones(1, np.bool_)
+    nothing = np.zeros((1, group), np.bool_)
+    consumed = np.empty((1, group), np.bool_)
+    rows, told = np.empty((1, group), np.int64), np.empty((1, group), np.int64)
+    position, gap = np.empty(1, np.int64), np.empty(1, np.int64)
+    for index in range(users.shape[0]):
+        user = users[index]
+        cache, state = caches[user : user + 1], states[user : user + 1]
+        cache[:] = _F(0.0)
+        state[0] = blank
+        for token in range(offsets[user], offsets[user + 1]):
+            for slot in range(group):
+                consumed[0, slot] = items[token, slot] >= 0
+                rows[0, slot] = max(items[token, slot], 0)
+                told[0, slot] = feedback[token, slot]
+            position[0], gap[0] = token - offsets[user], level[token]
+            advance(weights, one, cache, position, rows, told, consumed, nothing, gap, state)
+
+
+@summing_kernel
 def refresh(
     weights: Any,
     user: Any,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -93,7 +94,7 @@ class PreferenceUsers:
         self._states = torch.empty((world.num_users, self.config.dim), device=self.device)
         self._buffers = Buffers(self.device)
         self._filling = threading.Lock()
-        self._ready = torch.zeros(-(-world.num_users // PREFILL_CHUNK), dtype=torch.bool)
+        self._ready = torch.zeros(world.num_users, dtype=torch.bool, device=self.device)
 
     @property
     def _backend(self) -> Backend:
@@ -184,25 +185,32 @@ class PreferenceUsers:
         return replace(state, fused=fused, query=query)
 
     def _start(self, users: Tensor) -> None:
-        """Computes the starting caches of ``users`` where they are not there yet.
+        """Computes the starting caches and states of ``users`` where they are not there yet."""
+        missing = users[~self._ready[users]]
+        if len(missing):
+            with self._filling:
+                (self._replay if self._compiled is not None else self._prefill)(missing.unique())
 
-        Users are processed in fixed chunks, so that a user's cache is bitwise the same whoever else is asked for.
-        """
-        wanted = torch.unique(users.cpu() // PREFILL_CHUNK)
-        if bool(self._ready[wanted].all()):
-            return
-        with self._filling:
-            self._fill([int(chunk) for chunk in wanted if not self._ready[chunk]])
+    def _replay(self, users: Tensor) -> None:
+        """A token after the other, as in the simulation."""
+        assert self._compiled is not None  # noqa: S101 - the caller has checked
+        self._compiled.replay(users, self.world.tokens, self._levels, self._caches, self._states)
+        self._ready[users] = True
 
-    def _fill(self, chunks: list[int]) -> None:
-        for chunk in chunks:
-            rows = torch.arange(chunk * PREFILL_CHUNK, min((chunk + 1) * PREFILL_CHUNK, self.world.num_users))
-            tokens, lengths = self.history_tokens(rows)
-            cache, state = prefill(self.network, tokens, lengths)
-            target = rows.to(self.device)
-            self._caches[target] = cache
-            self._states[target] = state
-            self._ready[chunk] = True
+    def _prefill(self, users: Tensor) -> None:
+        """All tokens at once, in fixed chunks: a user's cache is bitwise the same whoever else is asked for."""
+        for chunk in torch.unique(users // PREFILL_CHUNK).tolist():
+            start = chunk * PREFILL_CHUNK
+            rows = torch.arange(start, min(start + PREFILL_CHUNK, self.world.num_users), device=self.device)
+            tokens, lengths = self.history_tokens(rows.cpu())
+            self._caches[rows], self._states[rows] = prefill(self.network, tokens, lengths)
+            self._ready[rows] = True
+
+    @cached_property
+    def _levels(self) -> Tensor:
+        """Gap levels of all shipped tokens, int64 [T]."""
+        gaps = self.world.tokens.values["gap"].long()
+        return torch.where(gaps < 0, 0, gap_levels(gaps.clamp(min=0)))
 
     def history_tokens(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Token inputs [n, T, d] of the users' shipped histories, right-padded, and their lengths [n]."""
