@@ -52,6 +52,14 @@ class TensorRecord:
 
         self.map(put, rows)
 
+    def assign(self, other: Self) -> None:
+        """Overwrites every tensor, in place, with those of ``other``."""
+
+        def put(mine: Tensor, theirs: Tensor) -> Tensor:
+            return mine if mine.data_ptr() == theirs.data_ptr() else mine.copy_(theirs)
+
+        self.map(put, other)
+
     def flatten(self, prefix: str = "") -> dict[str, Tensor]:
         """The tensors by dotted name, ready for safetensors."""
         out: dict[str, Tensor] = {}

@@ -6,7 +6,7 @@ the nearest cache; products take ``BLOCK`` lanes at a time (``recgym.compiled.pr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from recgym.compiled.arithmetic import exp, kernel, log, log1p, prefetch, prefet
 from recgym.compiled.products import BLOCK, affine, packed
 from recgym.user_models.preference.cache import slot_biases
 from recgym.user_models.preference.network import (
+    MAX_FEEDBACK,
     NUM_REPEAT_FEATURES,
     NUM_TIME_FEATURES,
     PreferenceNetwork,
@@ -73,6 +74,14 @@ class HeadWeights(NamedTuple):
     repeat_features: Floats  # [12, r]
     repeat_bias: Floats  # [r]
     repeat_out: Floats  # [r]
+
+
+class Distribution(NamedTuple):
+    """A fitted distribution of whole numbers by bins: a head of two layers, then bins [edges[b], edges[b + 1])."""
+
+    first: Floats  # [d + 1, 32], packed
+    last: Floats  # [32 + 1, bins], packed
+    edges: Floats  # [bins + 1]
 
 
 def _array(tensor: Tensor) -> Floats:
@@ -143,6 +152,12 @@ def head_weights(network: PreferenceNetwork, tables: Tables) -> HeadWeights:
         repeat_bias=_array(network.repeat_features.bias),
         repeat_out=_array(network.repeat_out),
     )
+
+
+def distribution(head: torch.nn.Sequential, edges: tuple[int, ...]) -> Distribution:
+    """A head of ``network`` as ``sample`` reads it."""
+    first, last = cast(torch.nn.Linear, head[0]), cast(torch.nn.Linear, head[2])
+    return Distribution(packed(first.weight, first.bias), packed(last.weight, last.bias), np.float32(edges))
 
 
 @summing_kernel
@@ -529,3 +544,116 @@ def respond(
                     stars += np.int32(rating_luck[lane, slot] > cdf[lane, slot, cut])
             quantity[lane, slot] = units
             rating[lane, slot] = stars
+
+
+@kernel
+def sample(head: Any, fused: Any, target: Any, whole: Any, beyond: Any) -> None:
+    """``users._invert`` of the head's survival function, int32 [B]; and whether the target lies in the last bin."""
+    bins, inner_size = head.edges.shape[0] - 1, head.last.shape[0] - 1
+    wide = np.empty((1, head.first.shape[1]), np.float32)
+    inner = np.empty((1, inner_size), np.float32)
+    logits = np.empty((1, head.last.shape[1]), np.float32)
+    for lane in range(fused.shape[0]):
+        affine(fused[lane : lane + 1], 1, head.first, wide)
+        for i in range(inner_size):
+            inner[0, i] = wide[0, i] * sigmoid(wide[0, i])
+        affine(inner, 1, head.last, logits)
+        highest = logits[0, 0]
+        for b in range(1, bins):
+            highest = max(highest, logits[0, b])
+        mass = _F(0.0)
+        for b in range(bins):
+            logits[0, b] = exp(logits[0, b] - highest)
+            mass += logits[0, b]
+        before, after, below = _F(1.0), _F(1.0), _F(0.0)
+        place = bins - 1
+        beyond[lane] = True
+        for b in range(bins):
+            below += logits[0, b] / mass
+            before, after = after, max(_F(1.0) - below, _F(0.0))
+            if after <= target[lane]:
+                place = b
+                beyond[lane] = b == bins - 1
+                break
+        fraction = (before - target[lane]) / max(before - after, _F(1e-9))
+        fraction = min(max(fraction, _F(0.0)), _F(1.0 - 1e-6))
+        low, high = head.edges[place], head.edges[place + 1]
+        whole[lane] = np.int32(low + np.floor(fraction * (high - low)))
+
+
+@kernel
+def answer(
+    weights: Any,
+    query: Any,
+    items: Any,
+    own_counts: Any,
+    own_days: Any,
+    pace: Any,
+    gap_days: Any,
+    logit: Any,
+    stop: Any,
+    cdf: Any,
+    lift: Any,
+    examined: Any,
+    want: Any,
+    quantity_luck: Any,
+    rating_luck: Any,
+    most: int,
+    probability: Any,
+    consumed: Any,
+    quantity: Any,
+    rating: Any,
+) -> None:
+    """``appraise``, then ``respond``."""
+    appraise(weights, query, items, own_counts, own_days, pace, gap_days, logit, stop, cdf)
+    respond(
+        logit,
+        stop,
+        cdf,
+        lift,
+        examined,
+        want,
+        quantity_luck,
+        rating_luck,
+        most,
+        probability,
+        consumed,
+        quantity,
+        rating,
+    )
+
+
+@kernel
+def move(
+    sequence_weights: Any,
+    state_weights: Any,
+    active: Any,
+    items: Any,
+    examined: Any,
+    consumed: Any,
+    told: Any,
+    cache: Any,
+    position: Any,
+    gap_level: Any,
+    user: Any,
+    pace: Any,
+    gap_days: Any,
+    step: Any,
+    bought: Any,
+    day: Any,
+    sequence: Any,
+    fused: Any,
+    query: Any,
+) -> None:
+    """``PreferenceUsers.transition`` in place: ``advance``, then ``refresh``; ``told`` int32 [B, K] is the feedback."""
+    feedback = np.empty(items.shape, np.int64)
+    ignored = np.empty(items.shape, np.bool_)
+    for lane in range(items.shape[0]):
+        for slot in range(items.shape[1]):
+            feedback[lane, slot] = min(max(told[lane, slot], 0), MAX_FEEDBACK)
+            ignored[lane, slot] = examined[lane, slot] and not consumed[lane, slot]
+    advance(sequence_weights, active, cache, position, items, feedback, consumed, ignored, gap_level, sequence)
+    for lane in range(items.shape[0]):
+        position[lane] += 1
+        gap_level[lane] = 0
+    refresh(state_weights, user, sequence, gap_days, step, bought, day, pace, fused, query)
