@@ -211,7 +211,9 @@ def tuned_tifu(trips: Trips) -> tuple[np.ndarray, dict[str, float | int | bool]]
         best = max(best, (score(vectors, nearest(vectors, most), min(300, most), 0.3), shape))
     vectors = tifu_vectors(past, *best[1])
     order = nearest(vectors, most)
-    choices = itertools.product(sorted({min(k, most) for k in (50, 100, 300, 600, 900)}), (0.1, 0.2, 0.3, 0.5, 0.7, 0.9))
+    choices = itertools.product(
+        sorted({min(k, most) for k in (50, 100, 300, 600, 900)}), (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+    )
     found, neighbours, own = max((score(vectors, order, k, a), k, a) for k, a in choices)
     groups, within, between, whole = best[1]
     chosen = {
@@ -339,7 +341,9 @@ def main() -> None:
     parser.add_argument("--predictions", type=Path, required=True, help="parquet to write: household, item, score")
     parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="the model alone")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, help="directory of checkpoints; training goes on from those that lie there")
+    parser.add_argument(
+        "--work", type=Path, help="directory of checkpoints; training goes on from those that lie there"
+    )
     try:
         print(json.dumps(run(parser.parse_args())))
     except RecGymError as error:

@@ -42,10 +42,23 @@ class TensorRecord:
         """Overwrites, in place, the rows ``lanes`` (int64 [n]) with the n rows of ``rows``."""
 
         def put(mine: Tensor, theirs: Tensor) -> Tensor:
-            mine[lanes] = theirs.to(mine.dtype)
+            theirs = theirs.to(mine.dtype)
+            if mine.device.type == "cpu":  # numpy copies whole rows, torch element by element
+                bits = torch.int16 if mine.dtype == torch.bfloat16 else mine.dtype
+                mine.view(bits).numpy()[lanes.numpy()] = theirs.view(bits).numpy()
+            else:
+                mine[lanes] = theirs
             return mine
 
         self.map(put, rows)
+
+    def assign(self, other: Self) -> None:
+        """Overwrites every tensor, in place, with those of ``other``."""
+
+        def put(mine: Tensor, theirs: Tensor) -> Tensor:
+            return mine if mine.data_ptr() == theirs.data_ptr() else mine.copy_(theirs)
+
+        self.map(put, other)
 
     def flatten(self, prefix: str = "") -> dict[str, Tensor]:
         """The tensors by dotted name, ready for safetensors."""

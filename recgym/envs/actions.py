@@ -45,8 +45,9 @@ class _Positions:
         tensor = tensor.reshape(lanes, -1)
         if active is not None:  # any valid and distinct choice will do where it is ignored
             tensor = torch.where(active[:, None], tensor, torch.arange(tensor.shape[1], device=tensor.device))
-        wrong = (tensor < 0) | (tensor >= self._stop)
-        if wrong.any():
+        lowest, highest = torch.aminmax(tensor)
+        if lowest < 0 or highest >= self._stop:
+            wrong = (tensor < 0) | (tensor >= self._stop)
             lane, slot = (int(i) for i in wrong.nonzero()[0])
             raise ActionError(
                 f"lane {lane}: {self._what} {int(tensor[lane, slot])} at position {slot} must lie in "
@@ -158,6 +159,9 @@ def action_mode(name: str, simulator: Simulator, strict: bool) -> ActionMode:
     return ACTION_MODES[name](simulator, strict)
 
 
+_WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
+
+
 def _tensor(actions: Any, device: torch.device, shape: tuple[int, ...], *, integer: bool) -> Tensor:
     """``actions`` as an int64 or float32 tensor on ``device``, after checking type and shape."""
     if isinstance(actions, Tensor):
@@ -169,7 +173,7 @@ def _tensor(actions: Any, device: torch.device, shape: tuple[int, ...], *, integ
         if array.dtype.kind not in "iuf":
             raise ActionError(f"an action holds numbers, got {array.dtype} ({_short(actions)})")
         tensor = torch.from_numpy(np.ascontiguousarray(array)).to(device)
-    whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    whole = tensor.dtype in _WHOLE
     if integer and not whole:
         raise ActionError(f"an action of this mode holds whole numbers (int64), got {tensor.dtype}")
     if not integer and not tensor.is_floating_point():

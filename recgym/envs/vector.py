@@ -22,6 +22,7 @@ from recgym.errors import RecGymError, StateError, unknown_name
 from recgym.scenario import Scenario
 from recgym.simulation.simulator import Simulator
 from recgym.simulation.state import Outcome, State
+from recgym.threads import chunk_threads
 from recgym.user_models.protocol import UserModel
 from recgym.worlds.world import World
 
@@ -168,6 +169,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
 
     # ------------------------------------------------------------------ Gymnasium
 
+    @chunk_threads()
     def reset(
         self,
         *,
@@ -196,6 +198,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         info = {key: self._out(value) for key, value in self._lanes.visit().items()}
         return self._observations(), {**info, **{f"_{key}": mask for key in info}}
 
+    @chunk_threads()
     def step(self, actions: Any) -> tuple[dict[str, Any], Any, Any, Any, dict[str, Any]]:
         """Shows every user a slate.
 

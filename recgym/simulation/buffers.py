@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 _SMALLEST = 1 << 20  # bytes below which the allocator does as well
-_KEPT = 3  # free buffers kept of a size: one being filled, one in the caller's hands, one on its way back
+_KEPT = 4  # free buffers kept of a size: some being filled, one in the caller's hands, one on its way back
 
 
 class _Loan:
@@ -38,10 +39,12 @@ class Buffers:
 
     def take(self, *shape: int) -> Tensor:
         """A tensor [*shape] with any content."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         if self._device.type != "cpu" or 4 * size < _SMALLEST:
             return torch.empty(shape, device=self._device)
-        free = self._free.setdefault(size, [])
-        memory = free.pop() if free else np.empty(size, np.float32)
+        step = 1 << max(size.bit_length() - 3, 0)
+        room = -(-size // step) * step  # sizes that differ by little share their buffers
+        free = self._free.setdefault(room, [])
+        memory = free.pop() if free else np.empty(room, np.float32)
         loan: Any = _Loan(memory, free)
-        return torch.from_numpy(np.asarray(loan)).view(shape)
+        return torch.from_numpy(np.asarray(loan))[:size].view(shape)

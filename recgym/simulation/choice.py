@@ -11,10 +11,11 @@ from torch import Tensor
 from recgym import compiled
 from recgym.compiled import choice as kernels
 from recgym.scenario import Behaviour
-from recgym.simulation.draws import Draws
-from recgym.simulation.kernels import sort_rows
-from recgym.simulation.state import Memory
-from recgym.types import Response, TensorRecord
+from recgym.simulation.draws import Draws, draw
+from recgym.simulation.kernels import repeats_earlier, sort_rows
+from recgym.simulation.record import own_history
+from recgym.simulation.state import Memory, State, used_entries
+from recgym.types import Noise, Response, TensorRecord
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,6 @@ class Entries(TensorRecord):
 def remember(memory: Memory, entries: Entries) -> None:
     """Writes a slate into the memory, in place."""
     seen, slots = entries.seen, entries.slots
-    if compiled.runs_on(slots):
-        written = (entries.examined, entries.consumed, entries.probability)
-        kernels.remember(
-            *_arrays(memory), slots.numpy(), entries.items.numpy(), *_arrays(seen), *(t.numpy() for t in written)
-        )
-        return
     declined = entries.examined & ~entries.consumed
     refused = torch.where(declined, torch.maximum(seen.refused, entries.probability), seen.refused)
     memory.items.scatter_(1, slots, entries.items)
@@ -95,8 +90,22 @@ def remember(memory: Memory, entries: Entries) -> None:
     memory.bought.scatter_(1, slots, seen.bought | entries.consumed)
 
 
-def _arrays(record: TensorRecord) -> list[np.ndarray]:
-    return [tensor.numpy() for tensor in record.flatten().values()]
+def _arrays(known: Memory | Seen) -> tuple[np.ndarray, ...]:
+    values = known.refusals.numpy(), known.refused.numpy(), known.floor.numpy(), known.bought.numpy()
+    return (known.items.numpy(), *values) if isinstance(known, Memory) else values
+
+
+@dataclass(frozen=True)
+class Encounter(TensorRecord):
+    """All that is known when a slate meets its user; bool and float32 [B, K] but for ``leave``."""
+
+    duplicate: Tensor  # bool, stands higher up on the slate already
+    examined: Tensor  # bool; in a cascade, unless an item higher up is consumed
+    seen: Seen
+    noise: Noise
+    own_counts: Tensor  # see ``Slate``
+    own_days: Tensor
+    leave: Tensor  # [B], the luck of staying
 
 
 class Examination:
@@ -110,10 +119,30 @@ class Examination:
 
     def __init__(self, behaviour: Behaviour, slate_size: int, max_slates: int, device: torch.device) -> None:
         """Tabulates both factors, so that no power is computed while stepping."""
-        self._cascade = behaviour.examination.model == "cascade"
+        self.cascade = behaviour.examination.model == "cascade"
         decay = torch.tensor([behaviour.examination.decay**p for p in range(slate_size)], dtype=torch.float32)
         fatigue = torch.tensor([behaviour.reexamination**n for n in range(max_slates + 1)], dtype=torch.float32)
         self._decay, self._fatigue = decay.to(device), fatigue.to(device)
+
+    def meet(self, state: State, slate: Tensor) -> Encounter:
+        """How ``slate`` (item rows, int64 [B, K]) meets its users."""
+        draws = draw(state.luck, state.visit, slate)
+        seen = recall(state.memory, used_entries(state, slate.shape[1]), slate)
+        duplicate = repeats_earlier(slate)
+        own_counts, own_days = own_history(state.record, state.visit.day, slate)
+        return Encounter(
+            duplicate=duplicate,
+            examined=self.examine(draws, duplicate, seen),
+            seen=seen,
+            noise=draws.noise(seen.floor),
+            own_counts=own_counts,
+            own_days=own_days,
+            leave=draws.leave,
+        )
+
+    def tables(self) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Factors by position and by refusals, and whether it is a cascade: as kernels take them."""
+        return self._decay.numpy(), self._fatigue.numpy(), self.cascade
 
     def examine(self, draws: Draws, duplicate: Tensor, seen: Seen) -> Tensor:
         """Which items the user looks at (in a cascade: unless an item higher up is consumed).
@@ -128,13 +157,13 @@ class Examination:
         """
         fatigue = self._fatigue[seen.refusals.to(torch.int64)]
         free = ~(duplicate | seen.bought)
-        if not self._cascade:
+        if not self.cascade:
             return (draws.examine < self._decay * fatigue) & free
         return (draws.scan[:, None] < self._decay) & (draws.examine < fatigue) & free
 
     def stop(self, examined: Tensor, response: Response) -> tuple[Tensor, Response]:
         """In a cascade, nothing below the first consumed item was examined: cuts both accordingly."""
-        if not self._cascade:
+        if not self.cascade:
             return examined, response
         consumed = response.consumed.to(torch.int32)
         above = consumed.cumsum(dim=1) - consumed > 0  # an item higher up was consumed

@@ -16,7 +16,7 @@ from recgym.types import Noise, Visit
 _BY_TRIP = (Purpose.WANT, Purpose.QUANTITY, Purpose.RATING)
 _BY_STEP = (Purpose.EXAMINE, Purpose.SCAN, Purpose.LEAVE)
 _PURPOSES = (*_BY_TRIP, *_BY_STEP)
-_NUMBERS = np.array(_PURPOSES, dtype=np.uint64)
+PURPOSES = np.array(_PURPOSES, dtype=np.uint64)  # as kernels take them
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,6 @@ def draw(luck: Tensor, visit: Visit, items: Tensor) -> Draws:
         visit: the visit in which the slate is shown.
         items: item rows, int64 [B, K].
     """
-    if compiled.runs_on(luck):
-        lanes, slots = items.shape
-        by_item, by_step = torch.empty(4, lanes, slots), torch.empty(2, lanes)
-        arguments = (luck, visit.trip, visit.step, items)
-        kernels.draw(*(t.numpy() for t in arguments), _NUMBERS, by_item.numpy(), by_step.numpy())
-        want, quantity, rating, examine = by_item.unbind(0)
-        scan, leave = by_step.unbind(0)
-        return Draws(want, quantity, rating, examine, scan, leave)
     purposes = torch.tensor(_PURPOSES, device=luck.device)[:, None]
     keys = fold(trip_key(luck, visit), purposes)  # [6, B]
     by_step = fold(keys[3:], visit.step)  # [3, B]
@@ -63,3 +55,21 @@ def draw(luck: Tensor, visit: Visit, items: Tensor) -> Draws:
 def trip_key(luck: Tensor, visit: Visit) -> Tensor:
     """The key of all draws of a trip, int64 [B]."""
     return fold(luck, visit.trip.to(torch.int64))
+
+
+def step_key(luck: Tensor, visit: Visit, purpose: Purpose) -> Tensor:
+    """The key of all draws for a ``purpose`` in a step, int64 [B]."""
+    if compiled.runs_on(luck):
+        out = torch.empty_like(luck)
+        kernels.step_key(*(t.numpy() for t in (luck, visit.trip, visit.step)), np.uint64(purpose), out.numpy())
+        return out
+    return fold(trip_key(luck, visit), purpose, visit.step)
+
+
+def trip_draw(luck: Tensor, visit: Visit, purpose: Purpose) -> Tensor:
+    """One uniform draw a trip for a ``purpose``, float32 [B]."""
+    if compiled.runs_on(luck):
+        out = torch.empty(luck.shape)
+        kernels.trip_draw(luck.numpy(), visit.trip.numpy(), np.uint64(purpose), out.numpy())
+        return out
+    return uniform(fold(trip_key(luck, visit), purpose))

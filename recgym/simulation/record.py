@@ -65,6 +65,13 @@ class Records:
         )
 
     def _tables(self, users: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if compiled.runs_on(users):
+            items = torch.empty(len(users), RECORD_SIZE, dtype=torch.int32)
+            counts, days = (torch.empty(items.shape, dtype=torch.int16) for _ in range(2))
+            columns = [self._values[name] for name in ("items", "counts", "last_days")]
+            arguments = (users, self._offsets, *columns, items, counts, days)
+            kernels.start(*(tensor.numpy() for tensor in arguments), PAD)
+            return items, counts, days
         start, stop = self._offsets[users], self._offsets[users + 1]
         index = start[:, None] + torch.arange(RECORD_SIZE, device=users.device)
         inside = index < stop[:, None]

@@ -10,25 +10,27 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from recgym import compiled
 from recgym.errors import ActionError, StateError
-from recgym.random import Purpose, episode_key, fold, integers, uniform
+from recgym.random import Purpose, episode_key, fold, integers
 from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario
 from recgym.simulation.candidates import CandidateGenerator
 from recgym.simulation.choice import Entries, Examination, recall, remember
-from recgym.simulation.draws import draw, trip_key
-from recgym.simulation.kernels import repeats_earlier, sigmoid
+from recgym.simulation.draws import step_key, trip_draw
+from recgym.simulation.kernels import sigmoid
 from recgym.simulation.objective import Objective
 from recgym.simulation.observation import TEXT_SIZE, Observer
+from recgym.simulation.plan import Plans
 from recgym.simulation.record import Records, merge, own_history, own_pool
 from recgym.simulation.session import Session
-from recgym.simulation.state import Memory, Outcome, State, concatenate, join, used_entries
-from recgym.threads import spread
-from recgym.types import Slate, Visit
+from recgym.simulation.state import Memory, Outcome, State, used_entries
+from recgym.threads import num_chunk_threads, spread
+from recgym.types import Slate, TensorRecord, Visit
 from recgym.user_models.protocol import UserModel
 from recgym.worlds.world import World
 
-CHUNK = 512  # lanes stepped together on a CPU, by one thread: what they need then stays in its cache
+CHUNK = 2048  # lanes stepped together on a CPU, by one thread; more would only take memory
 _SMALLEST_CHUNK = 64  # below, handing lanes to another thread costs more than it brings
 
 
@@ -39,7 +41,6 @@ class Reaction:
     state: State  # the next state, but for what ``entries`` and ``back`` bring
     outcome: Outcome
     entries: Entries
-    active: Tensor  # [B] bool, lanes that go on or have just ended; the others are about to restart
     ended: Tensor  # [B] bool, the trip ended
     back: State | None  # the n lanes of ``ended`` at the start of their next trip; None in session episodes
 
@@ -88,6 +89,8 @@ class Simulator:
         limit = scenario.episode.max_slates
         self.examination = Examination(scenario.behaviour, self.slate_size, limit, self.device)
         self._slots = torch.arange(self.slate_size, device=self.device)
+        self._plans = Plans()
+        self._lift = torch.tensor(scenario.behaviour.lift, device=self.device)
 
     # ------------------------------------------------------------------ beginnings
 
@@ -111,8 +114,10 @@ class Simulator:
             raise StateError(f"user row {int(users[lane])} of lane {lane} must lie in 0..{self.world.num_users - 1}")
         size = len(users)
         record, pool = self.records.start(users)
-        zero = torch.zeros(size, dtype=torch.int32, device=self.device)
-        real = torch.zeros(size, device=self.device)
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros((size, *shape), dtype=dtype, device=self.device)
+
         # First as the log left the user, then one absence later: the gap is drawn as between any two trips.
         visit = self.records.last_visit(users)
         state = State(
@@ -124,20 +129,19 @@ class Simulator:
             visit=visit,
             memory=self._blank_memory(size),
             pool=pool,
-            satisfaction=torch.full_like(real, self.session.reference),
-            steps=zero,
-            start_day=zero,
-            shown_text=torch.zeros(size, TEXT_SIZE, device=self.device),
-            shown_count=zero,
-            consumed_text=torch.zeros(size, TEXT_SIZE, device=self.device),
-            last_hits=real,
-            candidates=torch.zeros(size, self.num_candidates, dtype=torch.int32, device=self.device),
-            hidden=self.user_model.init(users, record, visit),
+            satisfaction=zeros() + self.session.reference,
+            steps=zeros(dtype=torch.int32),
+            start_day=zeros(dtype=torch.int32),
+            shown_text=zeros(TEXT_SIZE),
+            shown_count=zeros(dtype=torch.int32),
+            consumed_text=zeros(TEXT_SIZE),
+            last_hits=zeros(),
+            candidates=zeros(self.num_candidates, dtype=torch.int32),
+            hidden=self._unshared(self.user_model.init(users, record, visit)),
         )
-        state, _ = self._return(state, torch.ones_like(real))
-        # Counters that are written in place below must not share storage.
-        state = dataclasses.replace(state, start_day=state.visit.day.clone(), steps=zero.clone()).clone()
-        return self._with_candidates(state, torch.ones_like(state.user, dtype=torch.bool))
+        state, _ = self._return(state, torch.ones_like(state.satisfaction))
+        state = dataclasses.replace(state, start_day=state.visit.day.clone())
+        return self._with_candidates(state)
 
     @torch.no_grad()
     def restart(self, state: State, lanes: Tensor, seeds: Tensor, episodes: Tensor) -> None:
@@ -153,7 +157,11 @@ class Simulator:
         """How many of ``lanes`` are computed together."""
         if self.device.type != "cpu":
             return max(lanes, 1)
-        return min(CHUNK, max(-(-lanes // torch.get_num_threads()), _SMALLEST_CHUNK))
+        return min(CHUNK, max(-(-lanes // num_chunk_threads()), _SMALLEST_CHUNK))
+
+    def _unshared(self, hidden: TensorRecord) -> TensorRecord:
+        """Hidden state whose fields can be written one by one; a model that is bound to memory sees to it itself."""
+        return hidden if hasattr(self.user_model, "bind") else hidden.clone()
 
     def _blank_memory(self, size: int) -> Memory:
         shape = (size, self.session.max_slates * self.slate_size)
@@ -167,13 +175,15 @@ class Simulator:
 
     def _return(self, state: State, hazard: Tensor) -> tuple[State, Tensor]:
         """Sends users away and has them come back for their next trip; and bool [B], who never comes back."""
-        luck = uniform(fold(trip_key(state.luck, state.visit), Purpose.GAP))
+        luck = trip_draw(state.luck, state.visit, Purpose.GAP)
         gap, gone = self.user_model.away(state.hidden, state.record, luck, hazard)
-        zero = torch.zeros_like(state.visit.step)
+        # Fields are written in place later on, so no two may share storage.
+        zero = state.visit.step * 0
         number = state.visit.trip + 1
-        visit = Visit(day=state.visit.day + gap, gap_days=gap, trip=number, step=zero, bought=zero, intended=zero)
+        day = state.visit.day + gap
+        visit = Visit(day=day, gap_days=gap, trip=number, step=zero, bought=zero.clone(), intended=zero.clone())
         hidden = self.user_model.arrive(state.hidden, state.record, visit)
-        luck = uniform(fold(trip_key(state.luck, visit), Purpose.INTENDED_SIZE))
+        luck = trip_draw(state.luck, visit, Purpose.INTENDED_SIZE)
         intended = self.user_model.intend(hidden, luck)
         state = dataclasses.replace(
             state,
@@ -181,17 +191,17 @@ class Simulator:
             hidden=hidden,
             memory=self._blank_memory(len(gap)),
             shown_text=torch.zeros_like(state.shown_text),
-            shown_count=zero,
+            shown_count=zero.clone(),
             consumed_text=torch.zeros_like(state.consumed_text),
             last_hits=torch.zeros_like(state.last_hits),
         )
         return state, gone
 
-    def _with_candidates(self, state: State, active: Tensor) -> State:
+    def _with_candidates(self, state: State) -> State:
         if not self.draws_candidates:
             return state
-        key = fold(trip_key(state.luck, state.visit), Purpose.CANDIDATES, state.visit.step)
-        return dataclasses.replace(state, candidates=self.candidates.draw(key, state.pool, active))
+        key = step_key(state.luck, state.visit, Purpose.CANDIDATES)
+        return dataclasses.replace(state, candidates=self.candidates.draw(key, state.pool))
 
     # ------------------------------------------------------------------ one slate
 
@@ -200,8 +210,8 @@ class Simulator:
         """Shows every user a slate and moves on.
 
         Args:
-            state: B lanes. It is consumed: its buffers are reused by the state returned, so clone it to keep it. If
-                this raises, it is still what it was.
+            state: B lanes. It is consumed: its memory is used by the state returned, so clone it to keep it. If this
+                raises, it is still what it was.
             slate: item rows, int64 [B, K].
             active: bool [B]; what becomes of the other lanes is undefined until they restart. None: all.
 
@@ -215,67 +225,64 @@ class Simulator:
         self._check(state, slate)
         lanes = len(slate)
         slate = slate.contiguous()
-        if active is None:
-            active = torch.ones(lanes, dtype=torch.bool, device=self.device)
-        size = self._chunk(lanes)
-        if lanes <= size:
-            return self._finish(self._react((state, slate, active)))
-        views = [state.map(lambda tensor, start=start: tensor[start : start + size]) for start in range(0, lanes, size)]
-        # All lanes react before any is written: an exception leaves every lane as it was.
-        reactions = spread(self._react, list(zip(views, slate.split(size), active.split(size), strict=True)))
-        states, outcomes = zip(*spread(self._finish, reactions), strict=True)
-        return join(state, states), concatenate(outcomes)
+        # A plan cannot take back a step whose users fail on their way to the next trip; compiled users do not fail.
+        if compiled.runs_on(slate) and (self.session.horizon is None or hasattr(self.user_model, "bind")):
+            return state, self._plans.of(self, state, self._chunk(lanes)).step(state, slate, active)
+        return self._finish(self._react(state, slate, active))
 
-    def _react(self, given: tuple[State, Tensor, Tensor]) -> Reaction:
+    def _react(self, state: State, slate: Tensor, active: Tensor | None) -> Reaction:
         """All that users answer and become, computed without changing anything that a repeated step would read."""
-        state, slate, active = given
+        if active is None:
+            active = torch.ones(len(slate), dtype=torch.bool, device=self.device)
         visit = state.visit
-        draws = draw(state.luck, visit, slate)
-        seen = recall(state.memory, used_entries(state, self.slate_size), slate)
-        duplicate = repeats_earlier(slate)
-        shown = self._slate(state, slate, self.examination.examine(draws, duplicate, seen), active)
-        response, probability = self.user_model.respond(state.hidden, shown, visit, draws.noise(seen.floor))
-        examined, response = self.examination.stop(shown.examined, response)
-        shown = dataclasses.replace(shown, examined=examined)
-        reward, terms = self.objective.evaluate(slate, response)
-        consumed = response.consumed
-        count = consumed.sum(dim=1, dtype=torch.int32)
-        leaving = self.session.leave(draws.leave, visit, count)
-        after = dataclasses.replace(visit, step=visit.step + 1, bought=visit.bought + count)
-        slots = (visit.step.to(torch.int64) % self.session.max_slates * self.slate_size)[:, None] + self._slots
-        entries = Entries(
-            slots, slate.to(torch.int32).masked_fill(duplicate, -1), seen, examined, consumed, probability
+        met = self.examination.meet(state, slate)
+        shown = Slate(
+            items=slate,
+            examined=met.examined,
+            lift=self._lift.expand(slate.shape).contiguous(),
+            own_counts=met.own_counts,
+            own_days=met.own_days,
+            active=active,
         )
-        text = self.observer.text[slate]  # [B, K, 16]
+        response, probability = self.user_model.respond(state.hidden, shown, visit, met.noise)
+        examined, response = self.examination.stop(shown.examined, response)
+        shown = shown if examined is shown.examined else dataclasses.replace(shown, examined=examined)
+        reward, terms = self.objective.evaluate(slate, response)
+        after = self.session.settle(state, slate, response.consumed, met.leave, self.observer.text)
+        slots = (visit.step.to(torch.int64) % self.session.max_slates * self.slate_size)[:, None] + self._slots
+        entered = slate.to(torch.int32).masked_fill_(met.duplicate, -1)
+        entries = Entries(slots, entered, met.seen, examined, response.consumed, probability)
         moved = dataclasses.replace(
             state,
-            visit=after,
-            satisfaction=self.session.satisfy(state.satisfaction, count),
-            steps=state.steps + 1,
-            shown_text=state.shown_text + text.sum(dim=1),
-            shown_count=state.shown_count + self.slate_size,
-            consumed_text=state.consumed_text + (text * consumed[..., None]).sum(dim=1),
-            last_hits=count / self.slate_size,
-            hidden=self.user_model.transition(state.hidden, shown, response, after),
+            visit=after.visit,
+            satisfaction=after.satisfaction,
+            steps=after.steps,
+            shown_text=after.shown_text,
+            shown_count=after.shown_count,
+            consumed_text=after.consumed_text,
+            last_hits=after.last_hits,
+            hidden=self.user_model.transition(state.hidden, shown, response, after.visit),
         )
-        ended = leaving.left | leaving.limit
+        ended = after.left | after.limit
         over = moved.steps >= self.session.max_steps
         gap = torch.zeros_like(moved.steps)
         back = None
         if self.session.horizon is None:
-            terminated, truncated = leaving.left, leaving.limit | over
+            terminated, truncated = after.left, after.limit | over
         else:
             terminated, truncated = torch.zeros_like(ended), over
             rows = ended.nonzero().squeeze(1)
             if len(rows):
-                back, gone = self._next_trip(moved.select(rows), entries.select(rows))
+                on_trip = moved.select(rows)
+                remember(on_trip.memory, entries.select(rows))
+                back, gone = self._next_trip(on_trip)
                 terminated[rows], gap[rows] = gone, back.visit.gap_days
                 truncated[rows] |= back.visit.day - back.start_day >= self.session.horizon
         outcome = Outcome(
             slate=slate,
             examined=examined,
             response=response,
-            duplicate=duplicate,
+            duplicate=met.duplicate,
             reward=reward,
             terms=terms,
             terminated=terminated,
@@ -283,16 +290,30 @@ class Simulator:
             trip_ended=ended,
             gap_days=gap,
         )
-        return Reaction(moved, outcome, entries, active, ended, back)
+        return Reaction(moved, outcome, entries, ended, back)
 
-    def _next_trip(self, state: State, entries: Entries) -> tuple[State, Tensor]:
+    def _next_trip(self, state: State) -> tuple[State, Tensor]:
         """Lanes (copies) whose trip ended at the start of their next trip; and who never returns, bool [n]."""
-        remember(state.memory, entries)
         basket = state.memory.items.masked_fill(~state.memory.bought, -1)
         record = merge(state.record, basket, state.visit.day, state.visit.gap_days)
         pool = own_pool(record.items, record.counts, record.last_days)
         state = dataclasses.replace(state, record=record, pool=pool)
         return self._return(state, self.session.hazard(state.satisfaction))
+
+    def return_from_trips(self, state: State, outcome: Outcome) -> None:
+        """Takes lanes whose trip has ended to their next one, in place, and notes in ``outcome`` what came of it."""
+        rows = outcome.trip_ended.nonzero().squeeze(1)
+
+        def come_back(part: Tensor) -> None:
+            back, gone = self._next_trip(state.select(part))
+            state.write(part, back)
+            outcome.terminated[part], outcome.gap_days[part] = gone, back.visit.gap_days
+            assert self.session.horizon is not None  # noqa: S101 - the caller has checked
+            over = outcome.truncated[part] | (back.visit.day - back.start_day >= self.session.horizon)
+            outcome.truncated[part] = over & ~gone
+
+        if len(rows):
+            spread(come_back, rows.split(self._chunk(len(rows))))
 
     def _finish(self, reaction: Reaction) -> tuple[State, Outcome]:
         """Writes the trip's memory and the lanes that came back for another trip, in place, and draws candidates."""
@@ -300,12 +321,7 @@ class Simulator:
         remember(state.memory, reaction.entries)
         if reaction.back is not None:
             state.write(reaction.ended.nonzero().squeeze(1), reaction.back)
-        return self._with_candidates(state, reaction.active), reaction.outcome
-
-    def _slate(self, state: State, items: Tensor, examined: Tensor, active: Tensor) -> Slate:
-        own_counts, own_days = own_history(state.record, state.visit.day, items)
-        lift = torch.full(items.shape, self.scenario.behaviour.lift, device=self.device)
-        return Slate(items=items, examined=examined, lift=lift, own_counts=own_counts, own_days=own_days, active=active)
+        return self._with_candidates(state), reaction.outcome
 
     def _check(self, state: State, slate: Tensor) -> None:
         lanes = len(state.seed)
@@ -315,8 +331,9 @@ class Simulator:
             raise ActionError(f"a slate has shape ({lanes}, {self.slate_size}), got {tuple(slate.shape)}")
         if slate.device.type != self.device.type:
             raise ActionError(f"the simulation runs on {self.device}, the slate is on {slate.device}")
-        outside = (slate < 0) | (slate >= self.world.num_items)
-        if outside.any():
+        lowest, highest = torch.aminmax(slate)
+        if lowest < 0 or highest >= self.world.num_items:
+            outside = (slate < 0) | (slate >= self.world.num_items)
             lane, slot = (int(i) for i in outside.nonzero()[0])
             raise ActionError(
                 f"item row {int(slate[lane, slot])} at position {slot} of lane {lane} must lie in "
@@ -328,7 +345,8 @@ class Simulator:
     @torch.no_grad()
     def observe(self, state: State, keys: Iterable[str]) -> dict[str, Tensor]:
         """What an agent sees before the next slate, by key; see ``Observer.observe``."""
-        return self.observer.observe(state, keys, self._chunk(len(state.seed)))
+        plan = self._plans.known(state) if compiled.enabled() else None
+        return self.observer.observe(state, keys, None if plan is None else plan.views)
 
     @torch.no_grad()
     def expected_reward(self, state: State, items: Tensor) -> Tensor:

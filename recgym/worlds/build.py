@@ -17,12 +17,7 @@ import torch
 import recgym.data
 from recgym.data.interactions import Interactions
 from recgym.paths import recgym_home
-from recgym.user_models.preference.attributes import (
-    attribute_columns,
-    item_attributes,
-    item_kinds,
-    item_statistics,
-)
+from recgym.user_models.preference.attributes import attribute_columns, item_attributes, item_statistics
 from recgym.user_models.preference.text import encode_texts
 from recgym.user_models.preference.training import PreferenceModel, Trainer, TrainingData
 from recgym.worlds.bundle import write_bundle
@@ -85,7 +80,6 @@ def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> Tra
         item_attributes=item_attributes(prepared.items),
         user_attributes=attribute_columns(prepared.users, levels),
         item_statistics=item_statistics(prepared.items),
-        item_kinds=item_kinds(prepared.items),
         ratings=recipe.kind == "rating",
     )
 

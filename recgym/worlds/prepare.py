@@ -23,7 +23,7 @@ class Prepared:
     trips: Trips
     items: (
         pd.DataFrame
-    )  # [N] item_id, title, text, category, subcategory, brand, price, discount, popularity, interval_days, repeat_share
+    )  # [N] item_id, title, text, category, subcategory, brand, price, discount, popularity, interval_days
     users: pd.DataFrame  # [U] user_id as in the log, observable attributes
     filters: tuple[FilterCount, ...]
     first_day: str  # date of day 0
@@ -174,13 +174,6 @@ def repurchase_intervals(trips: Trips) -> np.ndarray:
     return medians
 
 
-def repeat_shares(trips: Trips) -> np.ndarray:
-    """Share of each item's purchases by users who had bought it before, [N]; 0 for items never bought."""
-    bought = np.bincount(trips.item, minlength=trips.num_items)
-    pairs = np.unique(trips.trip_user[trips.trip] * trips.num_items + trips.item)
-    return 1 - np.bincount(pairs % trips.num_items, minlength=trips.num_items) / np.maximum(bought, 1) - (bought == 0)
-
-
 def _item_table(described: pd.DataFrame, frame: pd.DataFrame, trips: Trips) -> pd.DataFrame:
     """What is known of each item; popularity and intervals come from the training part alone."""
     training = training_part(trips)
@@ -206,7 +199,6 @@ def _item_table(described: pd.DataFrame, frame: pd.DataFrame, trips: Trips) -> p
             "discount": median["discount"].fillna(0.0).round(4).to_numpy(),
             "popularity": np.bincount(training.item, minlength=count),
             "interval_days": repurchase_intervals(training).round(2),
-            "repeat_share": repeat_shares(training).round(4),
         }
     )
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from recgym.user_models.preference.attributes import attribute_columns
 from recgym.user_models.preference.losses import rating_cdf
-from recgym.user_models.preference.repeats import Purchases
 from recgym.user_models.preference.scoring import (
     Moments,
     OwnHistory,
@@ -20,7 +19,7 @@ from recgym.user_models.preference.scoring import (
     score_pairs,
     trip_start_moments,
 )
-from recgym.user_models.preference.trips import Trips
+from recgym.user_models.preference.trips import Purchases, Trips
 from recgym.user_models.preference.users import PreferenceUsers
 from recgym.worlds.world import World
 

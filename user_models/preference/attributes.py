@@ -19,14 +19,9 @@ def attribute_columns(users: pd.DataFrame, attributes: dict[str, tuple[str, ...]
 
 
 def item_statistics(items: pd.DataFrame) -> Tensor:
-    """What the repeat term knows of each item, float32 [N, 3]; see ``repeat_features``."""
-    columns = np.stack((items["interval_days"], np.log1p(items["popularity"]), items["repeat_share"]), axis=1)
+    """What the repeat term knows of each item, float32 [N, 2]: repurchase interval (days), log(1 + popularity)."""
+    columns = np.stack((items["interval_days"], np.log1p(items["popularity"])), axis=1)
     return torch.from_numpy(columns.astype(np.float32))
-
-
-def item_kinds(items: pd.DataFrame) -> np.ndarray:
-    """The number of each item's kind, its subcategory, int64 [N]; kinds are numbered in the order of their names."""
-    return np.unique(items["subcategory"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
 
 
 def item_attributes(items: pd.DataFrame) -> Tensor:

@@ -19,7 +19,7 @@ class NetworkConfig(BaseModel):
     window: int = Field(50, ge=2, description="tokens each attention layer looks back on, itself included")
     group: int = Field(10, ge=1, description="largest number of items in one event-group token")
     hidden: int = Field(64, ge=8, description="width of the one-hidden-layer head")
-    repeat_hidden: int = Field(32, ge=4)
+    repeat_hidden: int = Field(16, ge=4)
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
@@ -53,7 +53,7 @@ class TrainingConfig(BaseModel):
     other_negatives: int = Field(40, ge=1, description="negatives drawn by popularity, per position")
     inner_positions: float = Field(0.25, ge=0, le=1, description="share of within-trip positions that are trained on")
     empty_tokens: float = Field(0.15, ge=0, lt=1, description="chance of an empty slate token after a group")
-    validation_users: int = Field(1000, ge=1)
+    validation_users: int = Field(2500, ge=1)
     clip_norm: float = Field(1.0, gt=0)
 
 

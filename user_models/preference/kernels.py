@@ -6,28 +6,30 @@ the nearest cache; products take ``BLOCK`` lanes at a time (``recgym.compiled.pr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recgym.compiled.arithmetic import exp, kernel, log, log1p, sigmoid, summing_kernel
+from recgym.compiled.arithmetic import exp, kernel, log, log1p, prefetch, prefetch_row, sigmoid, summing_kernel
 from recgym.compiled.products import BLOCK, affine, packed
 from recgym.user_models.preference.cache import slot_biases
 from recgym.user_models.preference.network import (
+    MAX_FEEDBACK,
+    NUM_REPEAT_FEATURES,
     NUM_TIME_FEATURES,
     PreferenceNetwork,
     time_features,
 )
-from recgym.user_models.preference.repeats import NUM_REPEAT_FEATURES
 
 if TYPE_CHECKING:
     from recgym.user_models.preference.backends import Tables
 
 Floats = NDArray[np.float32]
 _F = np.float32
+_FEW = 32  # items whose rows fit into the nearest caches while they are waited for
 _SOURCES = 4  # of the user state: sequence, graph, attributes, time
 
 
@@ -72,6 +74,14 @@ class HeadWeights(NamedTuple):
     repeat_features: Floats  # [12, r]
     repeat_bias: Floats  # [r]
     repeat_out: Floats  # [r]
+
+
+class Distribution(NamedTuple):
+    """A fitted distribution of whole numbers by bins: a head of two layers, then bins [edges[b], edges[b + 1])."""
+
+    first: Floats  # [d + 1, 32], packed
+    last: Floats  # [32 + 1, bins], packed
+    edges: Floats  # [bins + 1]
 
 
 def _array(tensor: Tensor) -> Floats:
@@ -144,6 +154,12 @@ def head_weights(network: PreferenceNetwork, tables: Tables) -> HeadWeights:
     )
 
 
+def distribution(head: torch.nn.Sequential, edges: tuple[int, ...]) -> Distribution:
+    """A head of ``network`` as ``sample`` reads it."""
+    first, last = cast(torch.nn.Linear, head[0]), cast(torch.nn.Linear, head[2])
+    return Distribution(packed(first.weight, first.bias), packed(last.weight, last.bias), np.float32(edges))
+
+
 @summing_kernel
 def _normalise(x: Any, weights: Any, first: int, out: Any) -> None:
     """Layer normalisation of one row; ``weights`` holds weight and bias in rows ``first`` and ``first + 1``."""
@@ -174,8 +190,12 @@ def _gelu(x: np.float32) -> np.float32:
 
 
 @summing_kernel
-def _attend(keys: Any, values: Any, position: int, qkv: Any, bias: Any, scores: Any, out: Any) -> None:
-    """One token's attention over the ring [W, d] of its lane, which it joins."""
+def _attend(keys: Any, values: Any, position: int, qkv: Any, bias: Any, scores: Any, out: Any, ahead: Any) -> None:
+    """One token's attention over the ring [W, d] of its lane, which it joins.
+
+    ``ahead`` [2, W, d] is the ring that comes next: it is asked for meanwhile, since most of the time would otherwise
+    be spent waiting for it.
+    """
     window, dim = keys.shape
     heads = bias.shape[1]
     width = dim // heads
@@ -188,6 +208,9 @@ def _attend(keys: Any, values: Any, position: int, qkv: Any, bias: Any, scores: 
     for head in range(heads):
         first = head * width
         for place in range(window):
+            for line in range(0, width, 16):
+                prefetch(ahead, place * dim + first + line)
+                prefetch(ahead, (window + place) * dim + first + line)
             product = _F(0.0)
             for i in range(width):
                 product += qkv[first + i] * keys[place, first + i]
@@ -274,7 +297,13 @@ def advance(
             for r in range(rows):
                 lane = order[start + r]
                 ring, bias = cache[lane, layer], weights.slot_bias[layer]
-                _attend(ring[0], ring[1], position[lane], qkv[r], bias, scores, attended[r])
+                if r + 1 < rows:
+                    ahead = cache[order[start + r + 1], layer]
+                elif layer + 1 < layers:
+                    ahead = cache[order[start], layer + 1]
+                else:
+                    ahead = cache[order[min(start + BLOCK, order.shape[0] - 1)], 0]
+                _attend(ring[0], ring[1], position[lane], qkv[r], bias, scores, attended[r], ahead)
             affine(attended, rows, weights.out[layer], added)
             for r in range(rows):
                 for i in range(dim):
@@ -290,6 +319,43 @@ def advance(
                     x[r, i] += added[r, i]
         for r in range(rows):
             _normalise(x[r], weights.norm_out, 0, sequence[order[start + r]])
+
+
+@summing_kernel
+def replay(
+    weights: Any,
+    users: Any,
+    offsets: Any,
+    items: Any,
+    feedback: Any,
+    level: Any,
+    blank: Any,
+    caches: Any,
+    states: Any,
+) -> None:
+    """Starting caches [U, L, 2, W, d] and states [U, d] of ``users``: their histories, a token after the other.
+
+    Token t of a user stands in row ``offsets[user] + t`` of items [T, G] (-1 pads), feedback [T, G] and level [T];
+    ``blank`` [d] is the state of a user without history.
+    """
+    group = items.shape[1]
+    one = np.ones(1, np.bool_)
+    nothing = np.zeros((1, group), np.bool_)
+    consumed = np.empty((1, group), np.bool_)
+    rows, told = np.empty((1, group), np.int64), np.empty((1, group), np.int64)
+    position, gap = np.empty(1, np.int64), np.empty(1, np.int64)
+    for index in range(users.shape[0]):
+        user = users[index]
+        cache, state = caches[user : user + 1], states[user : user + 1]
+        cache[:] = _F(0.0)
+        state[0] = blank
+        for token in range(offsets[user], offsets[user + 1]):
+            for slot in range(group):
+                consumed[0, slot] = items[token, slot] >= 0
+                rows[0, slot] = max(items[token, slot], 0)
+                told[0, slot] = feedback[token, slot]
+            position[0], gap[0] = token - offsets[user], level[token]
+            advance(weights, one, cache, position, rows, told, consumed, nothing, gap, state)
 
 
 @summing_kernel
@@ -315,6 +381,7 @@ def refresh(
         rows = min(BLOCK, lanes - start)
         for r in range(rows):
             lane = start + r
+            prefetch_row(weights.static_gate[user[lane]])
             for i in range(dim):
                 source[r, i] = sequence[lane, i]
             gap = log1p(_F(gap_days[lane]))
@@ -402,7 +469,11 @@ def appraise(
     wide = np.empty(hidden, np.float32)
     inner = np.empty(width, np.float32)
     quantities, ratings = stop.size > 0, cdf.size > 0
-    for lane in range(items.shape[0]):
+    lanes = items.shape[0]
+    for lane in range(lanes):
+        if lane + 1 < lanes and items.shape[1] <= _FEW:
+            for slot in range(items.shape[1]):
+                prefetch_row(weights.item_table[items[lane + 1, slot]])
         asked = query[lane]
         for slot in range(items.shape[1]):
             item = items[lane, slot]
@@ -473,3 +544,116 @@ def respond(
                     stars += np.int32(rating_luck[lane, slot] > cdf[lane, slot, cut])
             quantity[lane, slot] = units
             rating[lane, slot] = stars
+
+
+@kernel
+def sample(head: Any, fused: Any, target: Any, whole: Any, beyond: Any) -> None:
+    """``users._invert`` of the head's survival function, int32 [B]; and whether the target lies in the last bin."""
+    bins, inner_size = head.edges.shape[0] - 1, head.last.shape[0] - 1
+    wide = np.empty((1, head.first.shape[1]), np.float32)
+    inner = np.empty((1, inner_size), np.float32)
+    logits = np.empty((1, head.last.shape[1]), np.float32)
+    for lane in range(fused.shape[0]):
+        affine(fused[lane : lane + 1], 1, head.first, wide)
+        for i in range(inner_size):
+            inner[0, i] = wide[0, i] * sigmoid(wide[0, i])
+        affine(inner, 1, head.last, logits)
+        highest = logits[0, 0]
+        for b in range(1, bins):
+            highest = max(highest, logits[0, b])
+        mass = _F(0.0)
+        for b in range(bins):
+            logits[0, b] = exp(logits[0, b] - highest)
+            mass += logits[0, b]
+        before, after, below = _F(1.0), _F(1.0), _F(0.0)
+        place = bins - 1
+        beyond[lane] = True
+        for b in range(bins):
+            below += logits[0, b] / mass
+            before, after = after, max(_F(1.0) - below, _F(0.0))
+            if after <= target[lane]:
+                place = b
+                beyond[lane] = b == bins - 1
+                break
+        fraction = (before - target[lane]) / max(before - after, _F(1e-9))
+        fraction = min(max(fraction, _F(0.0)), _F(1.0 - 1e-6))
+        low, high = head.edges[place], head.edges[place + 1]
+        whole[lane] = np.int32(low + np.floor(fraction * (high - low)))
+
+
+@kernel
+def answer(
+    weights: Any,
+    query: Any,
+    items: Any,
+    own_counts: Any,
+    own_days: Any,
+    pace: Any,
+    gap_days: Any,
+    logit: Any,
+    stop: Any,
+    cdf: Any,
+    lift: Any,
+    examined: Any,
+    want: Any,
+    quantity_luck: Any,
+    rating_luck: Any,
+    most: int,
+    probability: Any,
+    consumed: Any,
+    quantity: Any,
+    rating: Any,
+) -> None:
+    """``appraise``, then ``respond``."""
+    appraise(weights, query, items, own_counts, own_days, pace, gap_days, logit, stop, cdf)
+    respond(
+        logit,
+        stop,
+        cdf,
+        lift,
+        examined,
+        want,
+        quantity_luck,
+        rating_luck,
+        most,
+        probability,
+        consumed,
+        quantity,
+        rating,
+    )
+
+
+@kernel
+def move(
+    sequence_weights: Any,
+    state_weights: Any,
+    active: Any,
+    items: Any,
+    examined: Any,
+    consumed: Any,
+    told: Any,
+    cache: Any,
+    position: Any,
+    gap_level: Any,
+    user: Any,
+    pace: Any,
+    gap_days: Any,
+    step: Any,
+    bought: Any,
+    day: Any,
+    sequence: Any,
+    fused: Any,
+    query: Any,
+) -> None:
+    """``PreferenceUsers.transition`` in place: ``advance``, then ``refresh``; ``told`` int32 [B, K] is the feedback."""
+    feedback = np.empty(items.shape, np.int64)
+    ignored = np.empty(items.shape, np.bool_)
+    for lane in range(items.shape[0]):
+        for slot in range(items.shape[1]):
+            feedback[lane, slot] = min(max(told[lane, slot], 0), MAX_FEEDBACK)
+            ignored[lane, slot] = examined[lane, slot] and not consumed[lane, slot]
+    advance(sequence_weights, active, cache, position, items, feedback, consumed, ignored, gap_level, sequence)
+    for lane in range(items.shape[0]):
+        position[lane] += 1
+        gap_level[lane] = 0
+    refresh(state_weights, user, sequence, gap_days, step, bought, day, pace, fused, query)

@@ -10,14 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recgym.user_models.preference.config import NetworkConfig
-from recgym.user_models.preference.repeats import NUM_REPEAT_FEATURES
 
 # Bins of the fitted behaviour: basket size in items, days until the next trip. Each bin is [low, next low).
 SIZE_BINS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 17, 21, 26, 32, 41, 56, 101)
 GAP_BINS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 17, 21, 28, 42, 60, 91)
+GAP_EDGES = (*GAP_BINS, GAP_BINS[-1] + 30)  # the last bin: for good
 GAP_LEVELS = (0, 1, 2, 3, 4, 6, 8, 11, 15, 22, 31, 61)  # coarse levels of the gap that a token carries
+_GAP_LEVEL_OF_DAYS = torch.bucketize(torch.arange(GAP_LEVELS[-1] + 1), torch.tensor(GAP_LEVELS), right=True)
 MAX_FEEDBACK = 20  # quantity 1 to 20, or rating 1 to 5
 NUM_TIME_FEATURES = 9
+NUM_REPEAT_FEATURES = 12
 
 
 class GatedFusion(nn.Module):
@@ -108,7 +110,6 @@ class PreferenceNetwork(nn.Module):
         self.rating_cuts = nn.Parameter(torch.tensor([-3.0, 0.5, 0.8, 0.8]))  # first cut, then softplus steps
         self.repeat_features = nn.Linear(NUM_REPEAT_FEATURES, repeat)
         self.repeat_user, self.repeat_item = nn.Linear(dim, repeat, bias=False), nn.Linear(dim, repeat, bias=False)
-        self.repeat_inner = nn.Linear(repeat, repeat)
         self.repeat_out = nn.Parameter(torch.zeros(repeat))
         self.size_head = nn.Sequential(nn.Linear(dim, 32), nn.SiLU(), nn.Linear(32, len(SIZE_BINS) - 1))
         self.gap_head = nn.Sequential(nn.Linear(dim, 32), nn.SiLU(), nn.Linear(32, len(GAP_BINS)))
@@ -159,12 +160,44 @@ class PreferenceNetwork(nn.Module):
         return torch.cat((self.rating_cuts[:1], self.rating_cuts[:1] + F.softplus(self.rating_cuts[1:]).cumsum(0)))
 
     def repeat_term(self, features: Tensor, user: Tensor, item: Tensor) -> Tensor:
-        """R of the head: features [..., 21], user part and item part [..., repeat_hidden] -> [...].
+        """R of the head: features [..., 12], user part and item part [..., repeat_hidden] -> [...].
 
         Zero for items never bought before: callers mask by own count.
         """
-        inner = F.silu(self.repeat_features(features) + user + item)
-        return (F.silu(self.repeat_inner(inner)) * self.repeat_out).sum(-1)
+        return (F.silu(self.repeat_features(features) + user + item) * self.repeat_out).sum(-1)
+
+
+def repeat_features(own_counts: Tensor, own_days: Tensor, statistics: Tensor, pace: Tensor, gap: Tensor) -> Tensor:
+    """Features of a user's own history with an item, [..., 12].
+
+    The user's pace is told here once more, because how soon an item is due depends on it more than on anything else.
+
+    Args:
+        own_counts: trips in which the user bought the item, [...].
+        own_days: days since the last one, [...].
+        statistics: of the item, [..., 2]: median repurchase interval over all users (days), log(1 + popularity).
+        pace: of the user, [..., 3]: trips so far, mean log basket size, mean log(1 + days between trips).
+        gap: days since the user's previous trip, [...].
+    """
+    interval, popularity = statistics[..., 0], statistics[..., 1]
+    trips, mean_log_size, mean_log_gap = pace[..., 0], pace[..., 1], pace[..., 2]
+    trips_since = own_days * torch.exp(-mean_log_gap)  # about how many trips the user made since
+    frequency = own_counts / trips.clamp(min=1)
+    columns = (
+        torch.log1p(own_counts),
+        frequency.clamp(max=1).sqrt(),
+        torch.log1p(own_days) * 0.5,
+        torch.log1p(own_days / interval),
+        torch.log1p(trips_since),
+        torch.log1p(trips_since * frequency),
+        torch.log1p(interval) * 0.5,
+        torch.log1p(trips) * 0.2,
+        mean_log_size * 0.5,
+        mean_log_gap * 0.5,
+        torch.log1p(gap) * 0.5,
+        popularity * 0.2,
+    )
+    return torch.stack(torch.broadcast_tensors(*columns), dim=-1)
 
 
 def time_features(
@@ -199,5 +232,4 @@ def time_features(
 
 def gap_levels(days: Tensor) -> Tensor:
     """Token gap levels int64 (1 and up) of gaps in whole days; 0 is kept for tokens within a trip."""
-    edges = torch.tensor(GAP_LEVELS, dtype=days.dtype, device=days.device)
-    return torch.bucketize(days, edges, right=True)
+    return _GAP_LEVEL_OF_DAYS.to(days.device)[days.clamp(max=GAP_LEVELS[-1]).long()]

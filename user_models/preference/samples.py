@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recgym.user_models.preference.repeats import COUNT, Purchases
 from recgym.user_models.preference.scoring import Moments, OwnHistory
-from recgym.user_models.preference.trips import FirstPurchases, Tokens, Trips
+from recgym.user_models.preference.trips import FirstPurchases, Purchases, Tokens, Trips
 
 
 class Segment(NamedTuple):
@@ -92,9 +91,9 @@ class PairSampler:
     trip are left out: they cannot be bought again.
     """
 
-    def __init__(self, trips: Trips, kinds: np.ndarray, own: int, other: int) -> None:
+    def __init__(self, trips: Trips, own: int, other: int) -> None:
         self.trips, self.own, self.other = trips, own, other
-        self.purchases = Purchases.of(trips, kinds)
+        self.purchases = Purchases.of(trips)
         self.first = FirstPurchases.of(trips)
         self.baskets = np.sort(trips.trip * trips.num_items + trips.item)
         popularity = np.bincount(trips.item, minlength=trips.num_items).astype(np.float64)
@@ -131,12 +130,13 @@ class PairSampler:
         label = np.concatenate((np.ones(len(moment)), np.zeros(len(item) - len(moment))))
         weight = np.concatenate((np.ones(len(moment)), own_weight.ravel(), other_weight.ravel()))
         feedback = np.concatenate((trips.feedback[event], np.zeros(len(item) - len(moment))))
-        history = self.purchases.lookup(user[rows], item, trip[rows])
+        counts, last = self.purchases.lookup(user[rows], item, trip[rows])
         negative = label == 0
         weight[negative & self._in_basket(trip[rows], item)] = 0.0
         start_of_other = len(moment) + count * self.own
-        weight[start_of_other:][history[start_of_other:, COUNT] > 0] = 0.0
+        weight[start_of_other:][counts[start_of_other:] > 0] = 0.0
         keep = weight > 0
+        days = np.where(counts > 0, trips.trip_day[trip[rows]] - last, 0)
 
         def tensor(values: np.ndarray) -> Tensor:
             return torch.from_numpy(values[keep].astype(np.float32))
@@ -147,5 +147,6 @@ class PairSampler:
             label=tensor(label),
             weight=tensor(weight),
             feedback=tensor(feedback),
-            own=tensor(history),
+            own_counts=tensor(counts),
+            own_days=tensor(days),
         )

@@ -12,10 +12,10 @@ from torch import Tensor
 from recgym.user_models.preference.network import (
     PreferenceNetwork,
     gap_levels,
+    repeat_features,
     time_features,
 )
-from recgym.user_models.preference.repeats import COUNT, Purchases, repeat_features
-from recgym.user_models.preference.trips import Tokens, Trips
+from recgym.user_models.preference.trips import Purchases, Tokens, Trips
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,8 @@ class OwnHistory:
 
     moment: Tensor  # [Q] int64 row of the moment
     item: Tensor  # [Q] int64
-    own: Tensor  # [Q, 6] float32, columns as in ``Purchases.lookup``
+    own_counts: Tensor  # [Q] float32 trips with the item
+    own_days: Tensor  # [Q] float32 days since the last one, 0 where there is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,7 @@ def score_pairs(
         network: the preference network.
         fused: x of each moment, [P, d].
         vectors: y of each item, [N, d].
-        statistics: of each item, [N, 3]; see ``repeat_features``.
+        statistics: of each item, [N, 2]; see ``repeat_features``.
         moments: the P moments.
         pairs: the Q pairs, with what the user's own history says of each.
     """
@@ -82,7 +83,7 @@ def score_pairs(
     logit = logit + (network.match(fused)[moment] * vectors[item]).sum(-1)
     logit = logit + network.item_bias(vectors)[item, 0]
     repeat = _repeats(network, fused, vectors, statistics, moments, pairs)
-    logit = logit + torch.where(pairs.own[:, COUNT] > 0, repeat, 0.0)
+    logit = logit + torch.where(pairs.own_counts > 0, repeat, 0.0)
     return PairOutput(logit, hidden @ network.head_quantity + network.quantity_bias, hidden @ network.head_rating)
 
 
@@ -127,7 +128,9 @@ def _repeats(
 ) -> Tensor:
     """The repeat term of each pair, [Q]."""
     moment, item = pairs.moment, pairs.item
-    features = repeat_features(pairs.own, statistics[item], moments.pace[moment], moments.gap[moment])
+    features = repeat_features(
+        pairs.own_counts, pairs.own_days, statistics[item], moments.pace[moment], moments.gap[moment]
+    )
     return network.repeat_term(features, network.repeat_user(fused)[moment], network.repeat_item(vectors)[item])
 
 
@@ -194,12 +197,16 @@ def trip_start_moments(trips: Trips, targets: np.ndarray, states: Tensor) -> Mom
 
 def owned_before(trips: Trips, purchases: Purchases, targets: np.ndarray) -> OwnHistory:
     """What the users of trips ``targets`` had bought before them, as flat pairs."""
-    moments, items = [], []
+    moments, items, counts, days = [], [], [], []
     for row, trip in enumerate(targets):
-        events = slice(trips.events[trips.users[trips.trip_user[trip]]], trips.events[trip])
+        user = trips.trip_user[trip]
+        events = slice(trips.events[trips.users[user]], trips.events[trip])
         owned = np.unique(trips.item[events])
+        count, last = purchases.lookup(np.full(len(owned), user), owned, np.full(len(owned), trip))
         moments.append(np.full(len(owned), row))
         items.append(owned)
-    moment, item = np.concatenate(moments), np.concatenate(items)
-    own = purchases.lookup(trips.trip_user[targets][moment], item, targets[moment])
-    return OwnHistory(torch.from_numpy(moment), torch.from_numpy(item), torch.from_numpy(own))
+        counts.append(count)
+        days.append(trips.trip_day[trip] - last)
+    lists = (moments, items, counts, days)
+    moment, item, bought, since = (torch.from_numpy(np.concatenate(parts)) for parts in lists)
+    return OwnHistory(moment, item, bought.float(), since.float())

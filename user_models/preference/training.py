@@ -22,7 +22,6 @@ from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder, edge_weights, normalised_adjacency
 from recgym.user_models.preference.metrics import ranking_metrics
 from recgym.user_models.preference.network import PreferenceNetwork
-from recgym.user_models.preference.repeats import Purchases
 from recgym.user_models.preference.samples import (
     PairSampler,
     Segment,
@@ -43,7 +42,7 @@ from recgym.user_models.preference.scoring import (
     token_inputs,
     trip_start_moments,
 )
-from recgym.user_models.preference.trips import Tokens, Trips, draw_tokens
+from recgym.user_models.preference.trips import Purchases, Tokens, Trips, draw_tokens
 
 Progress = Callable[[str, float], None]  # (what is under way, share done in [0, 1])
 
@@ -60,8 +59,7 @@ class TrainingData:
     text: Tensor  # [N, width] frozen text embeddings
     item_attributes: Tensor  # [N, F]
     user_attributes: Tensor  # [U, A]
-    item_statistics: Tensor  # [N, 3] from training trips; see ``repeat_features``
-    item_kinds: np.ndarray  # [N] int64, number of each item's kind
+    item_statistics: Tensor  # [N, 2] from training trips: median repurchase interval (days), log(1 + popularity)
     ratings: bool  # feedback is a rating and not a quantity
 
 
@@ -119,11 +117,7 @@ class Trainer:
         users, items, weights = graph_edges(graph_trips, config.graph.half_life_days)
         self.adjacency = normalised_adjacency(users, items, weights, data.trips.num_users, data.trips.num_items)
         self.folding = fold_matrix(graph_trips, config.graph.half_life_days)
-        training = config.training
-        self.sampler = PairSampler(
-            self.train_trips, data.item_kinds, training.own_negatives, training.other_negatives
-        )
-        self.purchases = Purchases.of(data.trips, data.item_kinds)
+        self.sampler = PairSampler(self.train_trips, config.training.own_negatives, config.training.other_negatives)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model = PreferenceModel(config, data)
@@ -174,8 +168,8 @@ class Trainer:
                 writer.add_scalar(f"{stage}/{name}", value, epoch)
             seconds = time.perf_counter() - started
             self.history.append({"stage": stage, "epoch": epoch, "seconds": round(seconds, 1), **parts, **metrics})
-            # Pre-training is for ranking; what fine-tuning is for, probabilities, the log loss judges (a proper score).
-            score = metrics["ndcg@10"] if stage == "pretrain" else -metrics["log_loss"]
+            # Ranking decides which epoch is kept: the probabilities of any epoch are calibrated afterwards.
+            score = metrics["ndcg@10"]
             improved = score > best
             if improved:
                 best, best_epoch = score, epoch
@@ -310,7 +304,7 @@ class Trainer:
     def components(self, targets: np.ndarray) -> Components:
         """The parts of the logits of q at the start of trips ``targets``."""
         vectors, moments, fused = self.encode_at(targets)
-        own = owned_before(self.data.trips, self.purchases, targets)
+        own = owned_before(self.data.trips, Purchases.of(self.data.trips), targets)
         return score_catalogue(self.model.network, fused, vectors, self.data.item_statistics, moments, own)
 
     def catalogue_logits(self, targets: np.ndarray) -> Tensor:

@@ -114,6 +114,35 @@ class Trips:
 
 
 @dataclass(frozen=True, eq=False)
+class Purchases:
+    """Every (user, item) purchase by trip, for looking up counts and recency before any trip."""
+
+    keys: np.ndarray  # [E] int64 sorted: (user * N + item) * T + trip
+    num_items: int
+    num_trips: int
+    trip_day: np.ndarray
+
+    @classmethod
+    def of(cls, trips: Trips) -> Purchases:
+        """The index of a log."""
+        total = len(trips.trip_user)
+        pair = trips.trip_user[trips.trip] * trips.num_items + trips.item
+        return cls(np.sort(pair * total + trips.trip), trips.num_items, total, trips.trip_day)
+
+    def lookup(self, user: np.ndarray, item: np.ndarray, trip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Trips before ``trip`` in which the user bought the item, and the day of the last (-1 if none).
+
+        The record of a simulated user holds 1,024 items; the few users with more keep all of theirs here.
+        """
+        base = (user * self.num_items + item) * self.num_trips
+        start = np.searchsorted(self.keys, base)
+        stop = np.searchsorted(self.keys, base + trip)
+        count = stop - start
+        last = self.keys[np.maximum(stop - 1, 0)] % self.num_trips
+        return count, np.where(count > 0, self.trip_day[last], -1)
+
+
+@dataclass(frozen=True, eq=False)
 class FirstPurchases:
     """Each user's distinct items in the order of first purchase: what was owned before a trip is a prefix."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -11,13 +12,15 @@ from torch import Tensor
 
 from recgym import compiled
 from recgym.errors import WorldError
+from recgym.simulation.buffers import Buffers
+from recgym.simulation.plan import BoundUsers, Exchange
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
 from recgym.user_models.preference.attributes import attribute_columns, item_statistics
 from recgym.user_models.preference.backends import Backend, CompiledBackend, Tables, TorchBackend
 from recgym.user_models.preference.cache import prefill
 from recgym.user_models.preference.config import NetworkConfig
 from recgym.user_models.preference.network import (
-    GAP_BINS,
+    GAP_EDGES,
     MAX_FEEDBACK,
     SIZE_BINS,
     PreferenceNetwork,
@@ -90,8 +93,9 @@ class PreferenceUsers:
         size = (world.num_users, self.config.layers, 2, self.config.window, self.config.dim)
         self._caches = torch.empty(size, device=self.device)  # pages are touched only for chunks that are needed
         self._states = torch.empty((world.num_users, self.config.dim), device=self.device)
+        self._buffers = Buffers(self.device)
         self._filling = threading.Lock()
-        self._ready = torch.zeros(-(-world.num_users // PREFILL_CHUNK), dtype=torch.bool)
+        self._ready = torch.zeros(world.num_users, dtype=torch.bool, device=self.device)
 
     @property
     def _backend(self) -> Backend:
@@ -104,7 +108,7 @@ class PreferenceUsers:
         sequence = self.starting_states(users)
         state = PreferenceState(
             user=users,
-            cache=self._caches[users],
+            cache=self._cache(users),
             position=self._lengths[users],
             sequence=sequence,
             fused=sequence,
@@ -137,15 +141,23 @@ class PreferenceUsers:
         )
         return self._refresh(moved, visit)
 
+    def bind(self, state: PreferenceState, visit: Visit, exchange: Exchange) -> BoundUsers | None:
+        """The compiled step of the lanes in ``state``, in place; None on other devices."""
+        return None if self._compiled is None else self._compiled.bind(state, visit, exchange)
+
     def intend(self, state: PreferenceState, uniforms: Tensor) -> Tensor:
         """See ``UserModel.intend``: the fitted distribution of basket sizes, by inversion."""
+        if compiled.runs_on(uniforms) and self._compiled is not None:
+            return self._compiled.size(state.fused, 1 - uniforms)
         return _invert(self.size_survival(state), SIZE_BINS, 1 - uniforms)
 
     def away(self, state: PreferenceState, record: Record, uniforms: Tensor, hazard: Tensor) -> tuple[Tensor, Tensor]:
         """See ``UserModel.away``: the fitted gaps with their hazard multiplied; the last bin never returns."""
-        survival = self.gap_survival(state)
         target = torch.exp(torch.log1p(-uniforms) / hazard)  # (1 - u) ** (1 / hazard), the same in any batch
-        return _invert(survival, (*GAP_BINS, GAP_BINS[-1] + 30), target), survival[:, -2] > target
+        if compiled.runs_on(uniforms) and self._compiled is not None:
+            return self._compiled.gap(state.fused, target)
+        survival = self.gap_survival(state)
+        return _invert(survival, GAP_EDGES, target), survival[:, -2] > target
 
     def arrive(self, state: PreferenceState, record: Record, visit: Visit) -> PreferenceState:
         """See ``UserModel.arrive``."""
@@ -173,30 +185,41 @@ class PreferenceUsers:
         first, last = cast(torch.nn.Linear, head[0]), cast(torch.nn.Linear, head[2])
         return linear(silu(linear(fused, first.weight, first.bias)), last.weight, last.bias)
 
+    def _cache(self, users: Tensor) -> Tensor:
+        out = self._buffers.take(len(users), *self._caches.shape[1:])
+        return torch.index_select(self._caches, 0, users, out=out)
+
     def _refresh(self, state: PreferenceState, visit: Visit) -> PreferenceState:
         fused, query = self._backend.refresh(state.user, state.sequence, state.pace, visit)
         return replace(state, fused=fused, query=query)
 
     def _start(self, users: Tensor) -> None:
-        """Computes the starting caches of ``users`` where they are not there yet.
+        """Computes the starting caches and states of ``users`` where they are not there yet."""
+        missing = users[~self._ready[users]]
+        if len(missing):
+            with self._filling:
+                (self._replay if self._compiled is not None else self._prefill)(missing.unique())
 
-        Users are processed in fixed chunks, so that a user's cache is bitwise the same whoever else is asked for.
-        """
-        wanted = torch.unique(users.cpu() // PREFILL_CHUNK)
-        if bool(self._ready[wanted].all()):
-            return
-        with self._filling:
-            self._fill([int(chunk) for chunk in wanted if not self._ready[chunk]])
+    def _replay(self, users: Tensor) -> None:
+        """A token after the other, as in the simulation."""
+        assert self._compiled is not None  # noqa: S101 - the caller has checked
+        self._compiled.replay(users, self.world.tokens, self._levels, self._caches, self._states)
+        self._ready[users] = True
 
-    def _fill(self, chunks: list[int]) -> None:
-        for chunk in chunks:
-            rows = torch.arange(chunk * PREFILL_CHUNK, min((chunk + 1) * PREFILL_CHUNK, self.world.num_users))
-            tokens, lengths = self.history_tokens(rows)
-            cache, state = prefill(self.network, tokens, lengths)
-            target = rows.to(self.device)
-            self._caches[target] = cache
-            self._states[target] = state
-            self._ready[chunk] = True
+    def _prefill(self, users: Tensor) -> None:
+        """All tokens at once, in fixed chunks: a user's cache is bitwise the same whoever else is asked for."""
+        for chunk in torch.unique(users // PREFILL_CHUNK).tolist():
+            start = chunk * PREFILL_CHUNK
+            rows = torch.arange(start, min(start + PREFILL_CHUNK, self.world.num_users), device=self.device)
+            tokens, lengths = self.history_tokens(rows.cpu())
+            self._caches[rows], self._states[rows] = prefill(self.network, tokens, lengths)
+            self._ready[rows] = True
+
+    @cached_property
+    def _levels(self) -> Tensor:
+        """Gap levels of all shipped tokens, int64 [T]."""
+        gaps = self.world.tokens.values["gap"].long()
+        return torch.where(gaps < 0, 0, gap_levels(gaps.clamp(min=0)))
 
     def history_tokens(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Token inputs [n, T, d] of the users' shipped histories, right-padded, and their lengths [n]."""
