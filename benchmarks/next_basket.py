@@ -227,9 +227,16 @@ def tuned_tifu(trips: Trips) -> tuple[np.ndarray, dict[str, float | int | bool]]
 # ---------------------------------------------------------------------- the model, scoring and the command line
 
 
-def model_scores(prepared: Prepared, seed: int, directory: Path) -> np.ndarray:
-    """Logits of the preference model before the test trips, [U, N]; trained as the world build trains it."""
+def model_scores(
+    prepared: Prepared, epochs: dict[str, int], seed: int, directory: Path
+) -> tuple[np.ndarray, dict[str, float]]:
+    """The preference model, trained as the world build trains it.
+
+    Returns:
+        Its logits before the test trips, [U, N], and its NDCG@10 and Recall@10 on the validation trips.
+    """
     recipe = ecommerce(every_item=True)
+    config = recipe.model.model_copy(update={"training": recipe.model.training.model_copy(update=epochs)})
     text = encode_texts(prepared.items["text"].tolist(), recipe.encoder)
     last = ""
 
@@ -239,10 +246,11 @@ def model_scores(prepared: Prepared, seed: int, directory: Path) -> np.ndarray:
             print(f"{what}: {share:.0%}", file=sys.stderr, flush=True)
             last = what
 
-    trainer = Trainer(training_data(prepared, recipe, text), recipe.model, seed, directory, report)
+    trainer = Trainer(training_data(prepared, recipe, text), config, seed, directory, report)
     trainer.run()
     targets = np.flatnonzero(prepared.trips.trip_user_remaining == 0)
-    return trainer.catalogue_logits(targets).numpy()
+    validation = {name: round(value, 4) for name, value in trainer.evaluate().items() if "@" in name}
+    return trainer.catalogue_logits(targets).numpy(), validation
 
 
 def predictions(scores: np.ndarray, prepared: Prepared, times: pd.Series) -> pd.DataFrame:
@@ -320,10 +328,14 @@ def run(arguments: argparse.Namespace) -> dict[str, object]:
         print(f"filter: {part.reason}: {part.count} ({part.detail})")
     trips = prepared.trips
     print(f"{trips.num_users} households, {trips.num_items} items, {len(trips.item)} purchases before the test baskets")
-    with tempfile.TemporaryDirectory() as temporary:
-        scores = {"preference": model_scores(prepared, arguments.seed, arguments.work or Path(temporary))}
-    predictions(scores["preference"], prepared, times).to_parquet(arguments.predictions, index=False)
+    names = ("pretrain_epochs", "finetune_epochs")
+    epochs = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     result: dict[str, object] = {"households": trips.num_users, "items": trips.num_items, "seed": arguments.seed}
+    result |= epochs
+    with tempfile.TemporaryDirectory() as temporary:
+        logits, validation = model_scores(prepared, epochs, arguments.seed, arguments.work or Path(temporary))
+    scores, result["validation"] = {"preference": logits}, validation
+    predictions(logits, prepared, times).to_parquet(arguments.predictions, index=False)
     if arguments.baselines:
         past = Histories.before(trips, 1)
         scores |= {"popularity": popularity(past).copy(), "personal_frequency": personal_frequency(past)}
@@ -344,6 +356,8 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, help="directory of checkpoints; training goes on from those that lie there"
     )
+    parser.add_argument("--pretrain-epochs", type=int, help="the world build's number by default")
+    parser.add_argument("--finetune-epochs", type=int, help="likewise")
     try:
         print(json.dumps(run(parser.parse_args())))
     except RecGymError as error:
