@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recgym.compiled.arithmetic import fold, kernel, prefetch_row, uniform
+from recgym.compiled.arithmetic import GOLDEN, fold, integer, kernel, mix, prefetch_row, uniform
 
 _F = np.float32
 
@@ -91,6 +91,14 @@ def draw(luck: Any, trip: Any, step: Any, items: Any, purposes: Any, by_item: An
                 by_item[purpose, lane, slot] = uniform(fold(key, np.uint64(items[lane, slot])))
         for purpose in range(2):
             by_step[purpose, lane] = uniform(fold(fold(trip_key, purposes[4 + purpose]), now))
+
+
+@kernel
+def begin(seeds: Any, episodes: Any, purpose: np.uint64, num_users: np.uint64, luck: Any, user: Any) -> None:
+    """``recgym.random.episode_key`` of lanes, uint64 [B], and the users drawn for them, int64 [B]."""
+    for lane in range(seeds.shape[0]):
+        luck[lane] = fold(mix(np.uint64(seeds[lane]) + GOLDEN), np.uint64(episodes[lane]))
+        user[lane] = integer(fold(luck[lane], purpose), num_users)
 
 
 @kernel

@@ -46,7 +46,7 @@ class _Positions:
         if active is not None:  # any valid and distinct choice will do where it is ignored
             tensor = torch.where(active[:, None], tensor, torch.arange(tensor.shape[1], device=tensor.device))
         lowest, highest = torch.aminmax(tensor)
-        if lowest < 0 or highest >= self._stop:
+        if lowest.item() < 0 or highest.item() >= self._stop:
             wrong = (tensor < 0) | (tensor >= self._stop)
             lane, slot = (int(i) for i in wrong.nonzero()[0])
             raise ActionError(
@@ -77,7 +77,7 @@ class SlateMode(_Positions):
 
     def slates(self, actions: Any, state: State, active: Tensor | None) -> Tensor:
         """See ``ActionMode.slates``."""
-        return state.candidates.gather(1, self._read(actions, active, len(state.seed))).to(torch.int64)
+        return _chosen(state.candidates, self._read(actions, active, len(state.seed)))
 
 
 class CatalogueMode(_Positions):
@@ -109,7 +109,7 @@ class ItemMode(_Positions):
 
     def slates(self, actions: Any, state: State, active: Tensor | None) -> Tensor:
         """See ``ActionMode.slates``."""
-        return state.candidates.gather(1, self._read(actions, active, len(state.seed))).to(torch.int64)
+        return _chosen(state.candidates, self._read(actions, active, len(state.seed)))
 
 
 class ScoresMode:
@@ -157,6 +157,11 @@ def action_mode(name: str, simulator: Simulator, strict: bool) -> ActionMode:
     if name not in ACTION_MODES:
         raise unknown_name("action mode", name, ACTION_MODES)
     return ACTION_MODES[name](simulator, strict)
+
+
+def _chosen(candidates: Tensor, positions: Tensor) -> Tensor:
+    """Item rows int64 [B, K] at ``positions`` (int64 [B, K]) among candidates int32 [B, M]."""
+    return candidates.gather(1, positions).to(torch.int64)
 
 
 _WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64}

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from recgym import compiled
 from recgym.errors import ActionError, StateError
-from recgym.random import Purpose, episode_key, fold, integers
+from recgym.random import Purpose, fold
 from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario
 from recgym.simulation.candidates import CandidateGenerator
 from recgym.simulation.choice import Entries, Examination, recall, remember
-from recgym.simulation.draws import step_key, trip_draw
+from recgym.simulation.draws import begin, step_key, trip_draw
 from recgym.simulation.kernels import sigmoid
 from recgym.simulation.objective import Objective
 from recgym.simulation.observation import TEXT_SIZE, Observer
@@ -106,9 +106,9 @@ class Simulator:
         Returns:
             A new state of B lanes.
         """
-        luck = episode_key(seeds, episodes)
+        luck, drawn = begin(seeds, episodes, self.world.num_users)
         if users is None:
-            users = integers(fold(luck, Purpose.USER), self.world.num_users)
+            users = drawn
         elif ((users < 0) | (users >= self.world.num_users)).any():
             lane = int(((users < 0) | (users >= self.world.num_users)).nonzero()[0])
             raise StateError(f"user row {int(users[lane])} of lane {lane} must lie in 0..{self.world.num_users - 1}")
@@ -147,11 +147,11 @@ class Simulator:
     def restart(self, state: State, lanes: Tensor, seeds: Tensor, episodes: Tensor) -> None:
         """Takes ``lanes`` (int64 [n]) of ``state`` to the start of episodes, in place; seeds and episodes int64 [n]."""
 
-        def begin(part: tuple[Tensor, Tensor, Tensor]) -> None:
+        def start(part: tuple[Tensor, Tensor, Tensor]) -> None:
             state.write(part[0], self.reset(part[1], part[2]))
 
         size = self._chunk(len(lanes))
-        spread(begin, list(zip(lanes.split(size), seeds.split(size), episodes.split(size), strict=True)))
+        spread(start, list(zip(lanes.split(size), seeds.split(size), episodes.split(size), strict=True)))
 
     def _chunk(self, lanes: int) -> int:
         """How many of ``lanes`` are computed together."""
@@ -332,7 +332,7 @@ class Simulator:
         if slate.device.type != self.device.type:
             raise ActionError(f"the simulation runs on {self.device}, the slate is on {slate.device}")
         lowest, highest = torch.aminmax(slate)
-        if lowest < 0 or highest >= self.world.num_items:
+        if lowest.item() < 0 or highest.item() >= self.world.num_items:
             outside = (slate < 0) | (slate >= self.world.num_items)
             lane, slot = (int(i) for i in outside.nonzero()[0])
             raise ActionError(
