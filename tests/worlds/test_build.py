@@ -8,7 +8,7 @@ import pytest
 
 import recgym
 from recgym.data import Interactions
-from recgym.errors import ScenarioError, WorldError
+from recgym.errors import DataError, ScenarioError, WorldError
 from recgym.user_models.preference.config import ModelConfig, NetworkConfig, TrainingConfig
 from recgym.worlds.build import build_world
 from recgym.worlds.prepare import prepare, repurchase_intervals
@@ -137,3 +137,34 @@ def test_intervals_are_medians_of_gaps_shrunk_to_the_overall_median():
     for item, days in ((0, 4.0), (1, 10.0)):
         weight = gaps[item] / (gaps[item] + 5)
         assert intervals[item] == pytest.approx(weight * days + (1 - weight) * overall)
+
+
+def test_a_trip_to_predict_ends_every_history_and_changes_nothing_before_it():
+    log = shop()
+    plain = prepare(log, RECIPE)
+    last = plain.trips.trip_day[plain.trips.users[1:] - 1]
+    days = pd.Series(last[1:] + 2, index=plain.users["user_id"][1:])  # the first user is not told
+    longer = prepare(log, RECIPE, days)
+    added = longer.trips.trip_user_remaining == 0
+    assert longer.trips.trip_day[added].tolist() == [last[0], *(last[1:] + 2)]
+    assert np.array_equal(longer.trips.item, plain.trips.item)
+    # Popularity now counts all but the trip to predict and one more, which is for validation.
+    kept = longer.trips.select(longer.trips.before_last(2))
+    assert np.array_equal(longer.items["popularity"], np.bincount(kept.item, minlength=40))
+    early = pd.Series([last[3] - 1], index=[plain.users["user_id"][3]])
+    with pytest.raises(DataError, match=r"day \d+ of the log, before the user's last trip on day \d+"):
+        prepare(log, RECIPE, early)
+
+
+def test_a_recipe_may_keep_items_that_are_not_recommendable():
+    log = shop()
+    marked = Interactions.from_frame(
+        pd.DataFrame({name: log[name] for name in ("time", "basket", "quantity")}).assign(
+            user=log.users.index[log.user_rows], item=log.items.index[log.item_rows]
+        ),
+        items=log.items.assign(recommendable=log.items.index != "i3"),
+        users=log.users,
+        name="marked",
+    )
+    assert "i3" not in set(prepare(marked, RECIPE).items["item_id"])
+    assert "i3" in set(prepare(marked, RECIPE.model_copy(update={"every_item": True})).items["item_id"])
