@@ -329,7 +329,12 @@ AGENTS: Registry[Spec] = Registry(
 USER_MODELS: Registry[Spec] = Registry(
     "user model",
     "recgym.user_models",
-    [Spec("preference", "recgym.user_models.preference.users:PreferenceUsers", "The preference model of the world.")],
+    [
+        Spec("preference", "recgym.user_models.preference.users:PreferenceUsers", "The preference model of the world."),
+        Spec(
+            "boredom", "recgym.user_models.boredom:BoredUsers", "Hand-written: latent topics and boredom, no network."
+        ),
+    ],
     read=_read_target,
     load=_load_spec,
 )
