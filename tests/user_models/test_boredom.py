@@ -1,4 +1,4 @@
-"""The hand-written reference users: boredom wears off, nobody depends on who else is there, and environments take them."""
+"""The hand-written reference users: boredom wears off, no lane depends on another, and environments take them."""
 
 from __future__ import annotations
 
