@@ -11,7 +11,7 @@ from recgym.errors import unknown_name
 
 HERE = Path(__file__).parent
 LANES = 4096
-SMALL = {"lanes": 4096, "items": 10_000}  # what --quick leaves in of the sizes
+SMALL = {"lanes": 10_000, "items": 10_000}  # what --quick leaves in of the sizes
 
 SARDINE = Peer("sardine-rec", ("sardine-rec==1.0.8", "gymnasium==1.4.0"))
 RECSIM = Peer(
@@ -24,7 +24,7 @@ NOT_COMPARED = {
     "needs TensorFlow",
     "RecoGym 0.1.3": "shows one product instead of a slate, and imports the packages of all its agents (torch, "
     "scikit-learn, ...) with its environment",
-    "MARS-Gym 0.1.0": "pins torch 1.2 and pyspark 2, which do not install",
+    "MARS-Gym 0.1.0": "does not install: what it pins (torch 1.2, pandas below 1, ...) cannot be built any more",
     "VirtualTaobao, KuaiSim, EasyRL4Rec, RL4RS": "pip finds no such distribution",
 }
 
@@ -84,7 +84,7 @@ def suites(names: list[str], env: str, device: str, seed: int = 0, *, quick: boo
         env: the environment id that is measured.
         device: torch device of RecGym's simulation in all suites but single, floor and sb3.
         seed: of lanes and actions.
-        quick: leaves out what takes long to make: more than 4,096 lanes or 10,000 generated items.
+        quick: leaves out what takes long to make: more than 10,000 lanes or generated items.
 
     Raises:
         UnknownNameError: no such suite; the message gives the nearest one.
@@ -145,7 +145,7 @@ def _peers(env: str, device: str, seed: int) -> Suite:
             "sardine-rec": "SlateTopK-BoredInf-v0 with 10,000 items of embeddings that it draws itself, slates of 10",
             "recsim": "interest evolution; redraws and observes all its candidates at each step",
             "CartPole": f"Gymnasium's vectorised CartPole, {LANES:,} lanes: no recommender, for scale",
-            "not compared": "; ".join(f"{name}: {why}" for name, why in NOT_COMPARED.items()),
+            **{f"{name}, not compared": why for name, why in NOT_COMPARED.items()},
         },
     )
 
@@ -179,7 +179,9 @@ def _floor(env: str, device: str, seed: int) -> Suite:
 
 def _scaling(env: str, device: str, seed: int) -> Suite:
     sizes = (1, 16, 256, 1024, 4096, 16384, 65536)
-    contestants = tuple(_vector(f"{lanes:,} lanes", env, device, seed, lanes, copy=False, at=lanes) for lanes in sizes)
+    contestants = tuple(
+        _vector(_count(lanes, "lanes"), env, device, seed, lanes, copy=False, at=lanes) for lanes in sizes
+    )
     return Suite(
         "scaling",
         "Lanes, observation buffers reused",
@@ -191,7 +193,9 @@ def _scaling(env: str, device: str, seed: int) -> Suite:
 
 def _catalogue(env: str, device: str, seed: int) -> Suite:
     sizes = (1_000, 10_000, 100_000, 1_000_000)
-    contestants = tuple(_vector(f"{items:,} items", env, device, seed, 1024, items=items, at=items) for items in sizes)
+    contestants = tuple(
+        _vector(_count(items, "items"), env, device, seed, 1024, items=items, at=items) for items in sizes
+    )
     return Suite(
         "catalogue",
         "Items of worlds with random weights, 1,024 lanes",
@@ -201,13 +205,17 @@ def _catalogue(env: str, device: str, seed: int) -> Suite:
     )
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what if number != 1 else what.removesuffix('s')}"
+
+
 def _costs(what: str, sizes: tuple[int, ...], reference: int) -> tuple[Ratio, ...]:
     """Cost of a user-step relative to the one at ``reference``; within a quarter from there on."""
     return tuple(
         Ratio(
             f"cost at {size:,} / at {reference:,} {what}",
-            f"{reference:,} {what}",
-            f"{size:,} {what}",
+            _count(reference, what),
+            _count(size, what),
             at_most=1.25 if size > reference else None,
         )
         for size in sizes

@@ -25,14 +25,14 @@ def show(results: list[Result], console: Console) -> None:
         for one in result.standings:
             for error in one.errors:
                 console.print(f"{one.contestant.name} was not measured: {error}", style="red", markup=False)
-            if one.others is not None and one.others > DISTURBED:
-                console.print(
-                    f"{one.contestant.name}: other processes kept up to {one.others:.1f} cores busy meanwhile",
-                    style="yellow",
-                    markup=False,
-                )
             for fact in _facts(one):
                 console.print(f"{one.contestant.name}: {fact}", markup=False, highlight=False)
+        disturbed = [one for one in result.standings if one.others is not None and one.others > DISTURBED]
+        if disturbed:
+            most = max(one.others or 0.0 for one in disturbed)
+            names = "; ".join(one.contestant.name for one in disturbed)
+            said = f"Other processes kept up to {most:.1f} cores busy during measurements of {names}."
+            console.print(said, style="yellow", markup=False)
         for name, note in result.suite.notes.items():
             console.print(f"{name}: {note}", markup=False, highlight=False, style="dim")
 
