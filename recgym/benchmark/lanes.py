@@ -19,7 +19,7 @@ class VectorContestant:
     def __init__(self, lanes: int, seed: int, device: str, arguments: dict[str, Any]) -> None:
         """Makes the environment with ``arguments`` of ``recgym.make_vec``; off the CPU, with torch in and out."""
         self.torch = device != "cpu"
-        extra = {"device": device, "output": "torch"} if self.torch else {}
+        extra: dict[str, Any] = {"device": device, "output": "torch"} if self.torch else {}
         self.env = recgym.make_vec(**arguments, **extra, num_envs=lanes)
         self.env.reset(seed=seed)
         space: Any = self.env.single_action_space

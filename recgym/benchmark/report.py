@@ -106,7 +106,7 @@ def plot(results: list[Result], directory: Path) -> Path:
     for place, result in enumerate(results):
         axes = figure.add_subplot(rows, columns, place + 1)
         measured = [one for one in result.standings if one.rate is not None]
-        (_curve if result.suite.axis else _bars)(axes, result, measured)
+        (_curve if result.suite.axis else _dots)(axes, result, measured)
         axes.set_title(result.suite.title, fontsize=10)
     path = directory / PLOT
     figure.savefig(path, dpi=120)
@@ -128,14 +128,21 @@ def _curve(axes: Any, result: Result, measured: list[Standing]) -> None:
     axes.grid(alpha=0.3, which="both")
 
 
-def _bars(axes: Any, result: Result, measured: list[Standing]) -> None:
-    names = [one.contestant.name for one in measured]
-    bars = axes.barh(names, _medians(measured), xerr=_errors(measured), capsize=3)
-    axes.bar_label(bars, [f"{median:,.0f}" for median in _medians(measured)], padding=4, fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.margins(x=0.25)
+def _dots(axes: Any, result: Result, measured: list[Standing]) -> None:
+    medians = _medians(measured)
+    axes.errorbar(medians, range(len(medians)), xerr=_errors(measured), fmt="o", capsize=3)
+    for place, median in enumerate(medians):
+        above: Any = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+        axes.annotate(f"{median:,.0f}", (median, place), **above)
+    axes.set_yticks(range(len(medians)), [one.contestant.name for one in measured])
+    axes.set_ylim(len(medians) - 0.5, -0.7)
+    if medians and max(medians) > 20 * min(medians):
+        axes.set_xscale("log")
+        axes.margins(x=0.1)
+    else:
+        axes.set_xlim(0, 1.15 * max(medians, default=1.0))
     axes.set_xlabel("user-steps per second")
+    axes.grid(alpha=0.3, axis="x")
 
 
 def _medians(measured: list[Standing]) -> list[float]:
