@@ -42,7 +42,12 @@ class TensorRecord:
         """Overwrites, in place, the rows ``lanes`` (int64 [n]) with the n rows of ``rows``."""
 
         def put(mine: Tensor, theirs: Tensor) -> Tensor:
-            mine[lanes] = theirs.to(mine.dtype)
+            theirs = theirs.to(mine.dtype)
+            if mine.device.type == "cpu":  # numpy copies whole rows, torch element by element
+                bits = torch.int16 if mine.dtype == torch.bfloat16 else mine.dtype
+                mine.view(bits).numpy()[lanes.numpy()] = theirs.view(bits).numpy()
+            else:
+                mine[lanes] = theirs
             return mine
 
         self.map(put, rows)
@@ -107,6 +112,7 @@ class Slate(TensorRecord):
     lift: Tensor  # [B, K] float32, added to the purchase logit of an examined item (assumed effect of exposure)
     own_counts: Tensor  # [B, K] float32, trips before this one in which the user bought the item
     own_days: Tensor  # [B, K] float32, days since the user last bought it (0 where own_counts is 0)
+    active: Tensor  # [B] bool; what becomes of the other lanes is never used, so a user model may skip them
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from recgym import compiled
+from recgym.compiled import choice as kernels
 from recgym.scenario import Behaviour
-from recgym.simulation.draws import Draws
-from recgym.simulation.kernels import sort_rows
-from recgym.simulation.state import Memory
-from recgym.types import Response, TensorRecord
+from recgym.simulation.draws import PURPOSES, Draws, draw
+from recgym.simulation.kernels import repeats_earlier, sort_rows
+from recgym.simulation.record import own_history
+from recgym.simulation.state import Memory, State, used_entries
+from recgym.types import Noise, Response, TensorRecord
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,23 @@ class Seen(TensorRecord):
     bought: Tensor  # [B, C] bool
 
 
-def recall(memory: Memory, items: Tensor) -> Seen:
-    """Looks ``items`` (int64 [B, C]) up in the memory of the trip: the latest entry of an item tells all."""
+def recall(memory: Memory, used: Tensor, items: Tensor) -> Seen:
+    """Looks ``items`` (int64 [B, C]) up in the memory of the trip: the latest entry of an item tells all.
+
+    Args:
+        memory: of the trip so far.
+        used: how many of its entries are written, int64 [B].
+        items: item rows.
+    """
+    if compiled.runs_on(items):
+        seen = Seen(
+            refusals=torch.empty(items.shape, dtype=torch.int16),
+            refused=torch.empty(items.shape),
+            floor=torch.empty(items.shape),
+            bought=torch.empty(items.shape, dtype=torch.bool),
+        )
+        kernels.recall(*_arrays(memory), used.numpy(), items.numpy(), *_arrays(seen))
+        return seen
     slots = memory.items.shape[1]
     code = torch.uint8 if slots < 256 else torch.int16
     number = torch.arange(1, slots + 1, device=items.device, dtype=torch.int32).to(code)
@@ -62,6 +81,12 @@ class Entries(TensorRecord):
 def remember(memory: Memory, entries: Entries) -> None:
     """Writes a slate into the memory, in place."""
     seen, slots = entries.seen, entries.slots
+    if compiled.runs_on(slots):
+        written = (entries.examined, entries.consumed, entries.probability)
+        kernels.remember(
+            *_arrays(memory), slots.numpy(), entries.items.numpy(), *_arrays(seen), *(t.numpy() for t in written)
+        )
+        return
     declined = entries.examined & ~entries.consumed
     refused = torch.where(declined, torch.maximum(seen.refused, entries.probability), seen.refused)
     memory.items.scatter_(1, slots, entries.items)
@@ -69,6 +94,24 @@ def remember(memory: Memory, entries: Entries) -> None:
     memory.refused.scatter_(1, slots, refused)
     memory.floor.scatter_(1, slots, seen.floor)
     memory.bought.scatter_(1, slots, seen.bought | entries.consumed)
+
+
+def _arrays(known: Memory | Seen) -> tuple[np.ndarray, ...]:
+    values = known.refusals.numpy(), known.refused.numpy(), known.floor.numpy(), known.bought.numpy()
+    return (known.items.numpy(), *values) if isinstance(known, Memory) else values
+
+
+@dataclass(frozen=True)
+class Encounter(TensorRecord):
+    """All that is known when a slate meets its user; bool and float32 [B, K] but for ``leave``."""
+
+    duplicate: Tensor  # bool, stands higher up on the slate already
+    examined: Tensor  # bool; in a cascade, unless an item higher up is consumed
+    seen: Seen
+    noise: Noise
+    own_counts: Tensor  # see ``Slate``
+    own_days: Tensor
+    leave: Tensor  # [B], the luck of staying
 
 
 class Examination:
@@ -86,6 +129,49 @@ class Examination:
         decay = torch.tensor([behaviour.examination.decay**p for p in range(slate_size)], dtype=torch.float32)
         fatigue = torch.tensor([behaviour.reexamination**n for n in range(max_slates + 1)], dtype=torch.float32)
         self._decay, self._fatigue = decay.to(device), fatigue.to(device)
+
+    def meet(self, state: State, slate: Tensor) -> Encounter:
+        """How ``slate`` (item rows, int64 [B, K]) meets its users."""
+        if compiled.runs_on(slate):
+            return self._meet_compiled(state, slate)
+        draws = draw(state.luck, state.visit, slate)
+        seen = recall(state.memory, used_entries(state, slate.shape[1]), slate)
+        duplicate = repeats_earlier(slate)
+        own_counts, own_days = own_history(state.record, state.visit.day, slate)
+        return Encounter(
+            duplicate=duplicate,
+            examined=self.examine(draws, duplicate, seen),
+            seen=seen,
+            noise=draws.noise(seen.floor),
+            own_counts=own_counts,
+            own_days=own_days,
+            leave=draws.leave,
+        )
+
+    def _meet_compiled(self, state: State, slate: Tensor) -> Encounter:
+        lanes, slots = slate.shape
+        by_item, by_step = torch.empty(4, lanes, slots), torch.empty(2, lanes)
+        refusals = torch.empty(lanes, slots, dtype=torch.int16)
+        known, own = torch.empty(2, lanes, slots), torch.empty(2, lanes, slots)
+        flags = torch.empty(3, lanes, slots, dtype=torch.bool)
+        visit, record = state.visit, state.record
+        given = (state.luck, visit.trip, visit.step, visit.day, record.items, record.counts, record.last_days)
+        kernels.meet(
+            *(tensor.numpy() for tensor in given),
+            *_arrays(state.memory),
+            slate.numpy(),
+            *(PURPOSES, self._decay.numpy(), self._fatigue.numpy(), self._cascade),
+            *(tensor.numpy() for tensor in (by_item, by_step, refusals, known, flags, own)),
+        )
+        return Encounter(
+            duplicate=flags[0],
+            examined=flags[2],
+            seen=Seen(refusals=refusals, refused=known[0], floor=known[1], bought=flags[1]),
+            noise=Noise(want=by_item[0], quantity=by_item[1], rating=by_item[2]),
+            own_counts=own[0],
+            own_days=own[1],
+            leave=by_step[1],
+        )
 
     def examine(self, draws: Draws, duplicate: Tensor, seen: Seen) -> Tensor:
         """Which items the user looks at (in a cascade: unless an item higher up is consumed).

@@ -10,11 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recgym import compiled
+from recgym.compiled import observation as kernels
 from recgym.errors import unknown_name
 from recgym.scenario import Scenario
+from recgym.simulation.buffers import Buffers
 from recgym.simulation.choice import shown_before
 from recgym.simulation.record import RECENT_SIZE, lookup
-from recgym.simulation.state import State, used
+from recgym.simulation.state import State, used_entries
+from recgym.threads import spread
 from recgym.worlds.world import World
 
 TEXT_SIZE = 16  # principal components of the item text embedding
@@ -111,6 +115,7 @@ class Observer:
         self._items = _item_table(world).to(device)
         self._users = _user_table(world).to(device)
         self.text = text_features(world).to(device)  # [N, 16]
+        self._count_levels = torch.arange(65.0).log1p().mul(_OWN_COUNT_SCALE).clamp(max=1.0)  # by own count, up to 1
         self._max_slates = float(scenario.episode.max_slates)
         self._slate_size = scenario.actions.slate_size
         self._days = float(scenario.episode.horizon_days)
@@ -128,15 +133,15 @@ class Observer:
             "user_id": self._user_id,
             "history": self._history,
         }
-        self._buffer = torch.empty(0, device=device)
+        self._buffers = Buffers(device)
 
-    def observe(self, state: State, keys: Iterable[str], *, reuse: bool = False) -> dict[str, Tensor]:
+    def observe(self, state: State, keys: Iterable[str], chunk: int) -> dict[str, Tensor]:
         """The observation by key, each with the lane dimension first.
 
         Args:
             state: B lanes.
             keys: what to observe.
-            reuse: write ``candidates`` into a buffer that the next such call for as many lanes overwrites.
+            chunk: lanes computed together.
 
         Raises:
             UnknownNameError: a key that is not observable.
@@ -145,7 +150,7 @@ class Observer:
         for key in keys:
             if key not in self.entries:
                 raise unknown_name("observation key", key, OBSERVATION_KEYS)
-            out[key] = self._candidates(state, reuse) if key == "candidates" else self._compute[key](state)
+            out[key] = self._candidates(state, chunk) if key == "candidates" else self._compute[key](state)
         return out
 
     @staticmethod
@@ -160,26 +165,50 @@ class Observer:
     def _history(state: State) -> Tensor:
         return state.record.recent.to(torch.int64)
 
-    def _candidates(self, state: State, reuse: bool) -> Tensor:
+    def _candidates(self, state: State, chunk: int) -> Tensor:
         lanes, size = state.candidates.shape
         width = self._items.shape[1]
-        if reuse and self._buffer.shape[0] == lanes:
-            out = self._buffer
-        else:
-            out = torch.empty((lanes, size, width), device=self._items.device)
-            if reuse:
-                self._buffer = out
+        out = self._buffers.take(lanes, size, width)
+        used = used_entries(state, self._slate_size)
+        if compiled.runs_on(out):
+            record = state.record
+            arrays = [
+                tensor.numpy()
+                for tensor in (
+                    *(state.candidates, record.items, record.counts, record.last_days),
+                    *(state.visit.day, state.memory.items, used, out),
+                )
+            ]
+            features, levels = self._items.numpy(), self._count_levels.numpy()
+
+            def describe(start: int) -> None:
+                part = [array[start : start + chunk] for array in arrays]
+                kernels.candidates(features, levels, np.float32(1.0 / OWN_RECENCY_DAYS), *part)
+
+            spread(describe, range(0, lanes, chunk))
+            return out
         torch.index_select(self._items, 0, state.candidates.view(-1), out=out.view(lanes * size, width))
         counts, last_days = lookup(state.record, state.candidates)
         owned = counts > 0
         days = (state.visit.day[:, None] - last_days).to(torch.float32)
         out[..., -3] = (counts.log1p() * _OWN_COUNT_SCALE).clamp_(max=1.0)
         out[..., -2] = (days * (-1.0 / OWN_RECENCY_DAYS)).exp().clamp_(max=1.0) * owned
-        out[..., -1] = shown_before(used(state, self._slate_size), state.candidates)
+        out[..., -1] = shown_before(state.memory, state.candidates)
         return out
 
     def _user(self, state: State) -> Tensor:
         visit, record = state.visit, state.record
+        if compiled.runs_on(state.user):
+            out = torch.empty(len(state.user), self.entries["user"].shape[0])
+            given = (record.num_trips, state.pool.num_items, visit.gap_days, record.mean_log_gap, record.mean_log_size)
+            trip = (visit.day, state.start_day, visit.step, visit.bought, state.last_hits)
+            pooled_text = (state.shown_text, state.shown_count, state.consumed_text)
+            kernels.users(
+                *(tensor.numpy() for tensor in (self._users, state.user, *given, *trip, *pooled_text)),
+                *(record.items.shape[1], np.float32(self._days), np.float32(self._max_slates)),
+                out.numpy(),
+            )
+            return out
 
         def log_share(values: Tensor, largest: float) -> Tensor:
             return values.to(torch.float32).log1p() / math.log1p(largest)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from recgym import compiled
+from recgym.compiled import session as kernels
 from recgym.scenario import Scenario
-from recgym.types import Visit
+from recgym.simulation.state import State
+from recgym.types import TensorRecord, Visit
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,21 @@ class Leaving:
 
     left: Tensor  # the need is met, or patience ran out
     limit: Tensor  # the trip has reached its limit of slates
+
+
+@dataclass(frozen=True)
+class Aftermath(TensorRecord):
+    """What a slate leaves behind; fields as in ``State``, [B] or [B, 16]."""
+
+    visit: Visit  # the slate counted in
+    satisfaction: Tensor
+    steps: Tensor
+    shown_text: Tensor
+    shown_count: Tensor
+    consumed_text: Tensor
+    last_hits: Tensor
+    left: Tensor  # bool, the need is met, or patience ran out
+    limit: Tensor  # bool, the trip has reached its limit of slates
 
 
 class Session:
@@ -34,6 +53,65 @@ class Session:
         self._patience = scenario.behaviour.patience
         self._rate = scenario.behaviour.satisfaction.rate
         self._return_effect = scenario.behaviour.satisfaction.return_effect
+
+    def settle(self, state: State, slate: Tensor, consumed: Tensor, luck: Tensor, text: Tensor) -> Aftermath:
+        """What a slate leaves behind.
+
+        Args:
+            state: as it was when the slate was shown.
+            slate: item rows, int64 [B, K].
+            consumed: bool [B, K].
+            luck: of staying, float32 [B].
+            text: item text vectors, float32 [N, 16].
+        """
+        if compiled.runs_on(slate):
+            return self._settle_compiled(state, slate, consumed, luck, text)
+        visit, count = state.visit, consumed.sum(dim=1, dtype=torch.int32)
+        leaving = self.leave(luck, visit, count)
+        shown = text[slate]  # [B, K, 16]
+        return Aftermath(
+            visit=replace(visit, step=visit.step + 1, bought=visit.bought + count),
+            satisfaction=self.satisfy(state.satisfaction, count),
+            steps=state.steps + 1,
+            shown_text=state.shown_text + shown.sum(dim=1),
+            shown_count=state.shown_count + slate.shape[1],
+            consumed_text=state.consumed_text + (shown * consumed[..., None]).sum(dim=1),
+            last_hits=count / slate.shape[1],
+            left=leaving.left,
+            limit=leaving.limit,
+        )
+
+    def _settle_compiled(self, state: State, slate: Tensor, consumed: Tensor, luck: Tensor, text: Tensor) -> Aftermath:
+        lanes, visit = len(slate), state.visit
+        counters = torch.empty(4, lanes, dtype=torch.int32)
+        levels, texts = torch.empty(2, lanes), torch.empty(2, *state.shown_text.shape)
+        flags = torch.empty(2, lanes, dtype=torch.bool)
+        given = (visit.step, visit.bought, visit.intended, state.steps, state.satisfaction)
+        summed = (state.shown_text, state.shown_count, state.consumed_text, slate, consumed, luck, text)
+        kernels.settle(
+            *(tensor.numpy() for tensor in (*given, *summed)),
+            *(np.float32(self._rate), np.float32(self._patience), self.max_slates),
+            *(tensor.numpy() for tensor in (counters, levels, texts, flags)),
+        )
+        after = Visit(
+            day=visit.day,
+            gap_days=visit.gap_days,
+            trip=visit.trip,
+            step=counters[0],
+            bought=counters[1],
+            intended=visit.intended,
+        )
+        return Aftermath(
+            visit=after,
+            satisfaction=levels[0],
+            steps=counters[2],
+            shown_text=texts[0],
+            shown_count=counters[3],
+            consumed_text=texts[1],
+            last_hits=levels[1],
+            left=flags[0],
+            limit=flags[1],
+        )
 
     def leave(self, luck: Tensor, visit: Visit, num_consumed: Tensor) -> Leaving:
         """Decides who leaves after a slate.

@@ -11,23 +11,25 @@ import torch
 from torch import Tensor
 
 from recgym.errors import ActionError, StateError
-from recgym.random import Purpose, episode_key, fold, integers, uniform
+from recgym.random import Purpose, episode_key, fold, integers
 from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario
 from recgym.simulation.candidates import CandidateGenerator
 from recgym.simulation.choice import Entries, Examination, recall, remember
-from recgym.simulation.draws import draw, trip_key
-from recgym.simulation.kernels import repeats_earlier, sigmoid
+from recgym.simulation.draws import step_key, trip_draw
+from recgym.simulation.kernels import sigmoid
 from recgym.simulation.objective import Objective
 from recgym.simulation.observation import TEXT_SIZE, Observer
-from recgym.simulation.record import Records, lookup, merge, own_pool
+from recgym.simulation.record import Records, merge, own_history, own_pool
 from recgym.simulation.session import Session
-from recgym.simulation.state import Memory, Outcome, State, concatenate, join, used
-from recgym.types import Record, Slate, Visit
+from recgym.simulation.state import Memory, Outcome, State, concatenate, join, used_entries
+from recgym.threads import num_chunk_threads, spread
+from recgym.types import Slate, Visit
 from recgym.user_models.protocol import UserModel
 from recgym.worlds.world import World
 
-CHUNK = 512  # lanes stepped together on a CPU: what they need then stays in the cache
+CHUNK = 2048  # lanes stepped together on a CPU, by one thread; more would only take memory
+_SMALLEST_CHUNK = 64  # below, handing lanes to another thread costs more than it brings
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Reaction:
     state: State  # the next state, but for what ``entries`` and ``back`` bring
     outcome: Outcome
     entries: Entries
+    active: Tensor  # [B] bool, lanes that go on or have just ended; the others are about to restart
     ended: Tensor  # [B] bool, the trip ended
     back: State | None  # the n lanes of ``ended`` at the start of their next trip; None in session episodes
 
@@ -54,6 +57,7 @@ class Simulator:
         scenario: Scenario,
         device: str | torch.device = "cpu",
         user_model: UserModel | None = None,
+        draws_candidates: bool = True,
     ) -> None:
         """Tabulates what is static.
 
@@ -62,6 +66,7 @@ class Simulator:
             scenario: behaviour, episodes, candidates and objective.
             device: where the tensors live.
             user_model: the users; None: the world's own preference model.
+            draws_candidates: whether candidates are wanted; without them, those of a state are all item row 0.
 
         Raises:
             ScenarioError: the scenario does not fit the world.
@@ -69,6 +74,7 @@ class Simulator:
         scenario.check_world(world.name)
         self.world, self.scenario, self.device = world, scenario, torch.device(device)
         actions = scenario.actions
+        self.draws_candidates = draws_candidates
         self.slate_size, self.num_candidates = actions.slate_size, actions.num_candidates
         if user_model is None:
             user_model = USER_MODELS.load("preference")(world, self.device)
@@ -82,6 +88,7 @@ class Simulator:
         limit = scenario.episode.max_slates
         self.examination = Examination(scenario.behaviour, self.slate_size, limit, self.device)
         self._slots = torch.arange(self.slate_size, device=self.device)
+        self._lift = torch.tensor(scenario.behaviour.lift, device=self.device)
 
     # ------------------------------------------------------------------ beginnings
 
@@ -105,8 +112,10 @@ class Simulator:
             raise StateError(f"user row {int(users[lane])} of lane {lane} must lie in 0..{self.world.num_users - 1}")
         size = len(users)
         record, pool = self.records.start(users)
-        zero = torch.zeros(size, dtype=torch.int32, device=self.device)
-        real = torch.zeros(size, device=self.device)
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros((size, *shape), dtype=dtype, device=self.device)
+
         # First as the log left the user, then one absence later: the gap is drawn as between any two trips.
         visit = self.records.last_visit(users)
         state = State(
@@ -118,20 +127,35 @@ class Simulator:
             visit=visit,
             memory=self._blank_memory(size),
             pool=pool,
-            satisfaction=torch.full_like(real, self.session.reference),
-            steps=zero,
-            start_day=zero,
-            shown_text=torch.zeros(size, TEXT_SIZE, device=self.device),
-            shown_count=zero,
-            consumed_text=torch.zeros(size, TEXT_SIZE, device=self.device),
-            last_hits=real,
-            candidates=torch.zeros(size, self.num_candidates, dtype=torch.int32, device=self.device),
+            satisfaction=zeros() + self.session.reference,
+            steps=zeros(dtype=torch.int32),
+            start_day=zeros(dtype=torch.int32),
+            shown_text=zeros(TEXT_SIZE),
+            shown_count=zeros(dtype=torch.int32),
+            consumed_text=zeros(TEXT_SIZE),
+            last_hits=zeros(),
+            candidates=zeros(self.num_candidates, dtype=torch.int32),
             hidden=self.user_model.init(users, record, visit),
         )
-        state, _ = self._return(state, torch.ones_like(real))
-        # Counters that are written in place below must not share storage.
-        state = dataclasses.replace(state, start_day=state.visit.day.clone(), steps=zero.clone()).clone()
-        return self._with_candidates(state)
+        state, _ = self._return(state, torch.ones_like(state.satisfaction))
+        state = dataclasses.replace(state, start_day=state.visit.day.clone())
+        return self._with_candidates(state, torch.ones_like(state.user, dtype=torch.bool))
+
+    @torch.no_grad()
+    def restart(self, state: State, lanes: Tensor, seeds: Tensor, episodes: Tensor) -> None:
+        """Takes ``lanes`` (int64 [n]) of ``state`` to the start of episodes, in place; seeds and episodes int64 [n]."""
+
+        def begin(part: tuple[Tensor, Tensor, Tensor]) -> None:
+            state.write(part[0], self.reset(part[1], part[2]))
+
+        size = self._chunk(len(lanes))
+        spread(begin, list(zip(lanes.split(size), seeds.split(size), episodes.split(size), strict=True)))
+
+    def _chunk(self, lanes: int) -> int:
+        """How many of ``lanes`` are computed together."""
+        if self.device.type != "cpu":
+            return max(lanes, 1)
+        return min(CHUNK, max(-(-lanes // num_chunk_threads()), _SMALLEST_CHUNK))
 
     def _blank_memory(self, size: int) -> Memory:
         shape = (size, self.session.max_slates * self.slate_size)
@@ -145,13 +169,15 @@ class Simulator:
 
     def _return(self, state: State, hazard: Tensor) -> tuple[State, Tensor]:
         """Sends users away and has them come back for their next trip; and bool [B], who never comes back."""
-        luck = uniform(fold(trip_key(state.luck, state.visit), Purpose.GAP))
+        luck = trip_draw(state.luck, state.visit, Purpose.GAP)
         gap, gone = self.user_model.away(state.hidden, state.record, luck, hazard)
-        zero = torch.zeros_like(state.visit.step)
+        # Fields are written in place later on, so no two may share storage.
+        zero = state.visit.step * 0
         number = state.visit.trip + 1
-        visit = Visit(day=state.visit.day + gap, gap_days=gap, trip=number, step=zero, bought=zero, intended=zero)
+        day = state.visit.day + gap
+        visit = Visit(day=day, gap_days=gap, trip=number, step=zero, bought=zero.clone(), intended=zero.clone())
         hidden = self.user_model.arrive(state.hidden, state.record, visit)
-        luck = uniform(fold(trip_key(state.luck, visit), Purpose.INTENDED_SIZE))
+        luck = trip_draw(state.luck, visit, Purpose.INTENDED_SIZE)
         intended = self.user_model.intend(hidden, luck)
         state = dataclasses.replace(
             state,
@@ -159,26 +185,29 @@ class Simulator:
             hidden=hidden,
             memory=self._blank_memory(len(gap)),
             shown_text=torch.zeros_like(state.shown_text),
-            shown_count=zero,
+            shown_count=zero.clone(),
             consumed_text=torch.zeros_like(state.consumed_text),
             last_hits=torch.zeros_like(state.last_hits),
         )
         return state, gone
 
-    def _with_candidates(self, state: State) -> State:
-        key = fold(trip_key(state.luck, state.visit), Purpose.CANDIDATES, state.visit.step)
-        return dataclasses.replace(state, candidates=self.candidates.draw(key, state.pool))
+    def _with_candidates(self, state: State, active: Tensor) -> State:
+        if not self.draws_candidates:
+            return state
+        key = step_key(state.luck, state.visit, Purpose.CANDIDATES)
+        return dataclasses.replace(state, candidates=self.candidates.draw(key, state.pool, active))
 
     # ------------------------------------------------------------------ one slate
 
     @torch.no_grad()
-    def step(self, state: State, slate: Tensor) -> tuple[State, Outcome]:
+    def step(self, state: State, slate: Tensor, active: Tensor | None = None) -> tuple[State, Outcome]:
         """Shows every user a slate and moves on.
 
         Args:
             state: B lanes. It is consumed: its buffers are reused by the state returned, so clone it to keep it. If
                 this raises, it is still what it was.
             slate: item rows, int64 [B, K].
+            active: bool [B]; what becomes of the other lanes is undefined until they restart. None: all.
 
         Returns:
             The next state, and what came of the slate. Lanes that ended keep going if stepped on: resetting them is
@@ -189,51 +218,56 @@ class Simulator:
         """
         self._check(state, slate)
         lanes = len(slate)
-        size = CHUNK if self.device.type == "cpu" else lanes
+        slate = slate.contiguous()
+        if active is None:
+            active = torch.ones(lanes, dtype=torch.bool, device=self.device)
+        size = self._chunk(lanes)
         if lanes <= size:
-            return self._finish(self._react(state, slate))
+            return self._finish(self._react((state, slate, active)))
         views = [state.map(lambda tensor, start=start: tensor[start : start + size]) for start in range(0, lanes, size)]
-        reactions = [self._react(view, part) for view, part in zip(views, slate.split(size), strict=True)]
-        states, outcomes = zip(*[self._finish(reaction) for reaction in reactions], strict=True)
+        # All lanes react before any is written: an exception leaves every lane as it was.
+        reactions = spread(self._react, list(zip(views, slate.split(size), active.split(size), strict=True)))
+        states, outcomes = zip(*spread(self._finish, reactions), strict=True)
         return join(state, states), concatenate(outcomes)
 
-    def _react(self, state: State, slate: Tensor) -> Reaction:
+    def _react(self, given: tuple[State, Tensor, Tensor]) -> Reaction:
         """All that users answer and become, computed without changing anything that a repeated step would read."""
+        state, slate, active = given
         visit = state.visit
-        draws = draw(state.luck, visit, slate)
-        seen = recall(used(state, self.slate_size), slate)
-        duplicate = repeats_earlier(slate)
-        shown = self._slate(state, slate, self.examination.examine(draws, duplicate, seen))
-        response, probability = self.user_model.respond(state.hidden, shown, visit, draws.noise(seen.floor))
-        examined, response = self.examination.stop(shown.examined, response)
-        shown = dataclasses.replace(shown, examined=examined)
-        reward, terms = self.objective.evaluate(slate, response)
-        consumed = response.consumed
-        count = consumed.sum(dim=1, dtype=torch.int32)
-        leaving = self.session.leave(draws.leave, visit, count)
-        after = dataclasses.replace(visit, step=visit.step + 1, bought=visit.bought + count)
-        slots = (visit.step.to(torch.int64) % self.session.max_slates * self.slate_size)[:, None] + self._slots
-        entries = Entries(
-            slots, slate.to(torch.int32).masked_fill(duplicate, -1), seen, examined, consumed, probability
+        met = self.examination.meet(state, slate)
+        shown = Slate(
+            items=slate,
+            examined=met.examined,
+            lift=self._lift.expand(slate.shape).contiguous(),
+            own_counts=met.own_counts,
+            own_days=met.own_days,
+            active=active,
         )
-        text = self.observer.text[slate]  # [B, K, 16]
+        response, probability = self.user_model.respond(state.hidden, shown, visit, met.noise)
+        examined, response = self.examination.stop(shown.examined, response)
+        shown = shown if examined is shown.examined else dataclasses.replace(shown, examined=examined)
+        reward, terms = self.objective.evaluate(slate, response)
+        after = self.session.settle(state, slate, response.consumed, met.leave, self.observer.text)
+        slots = (visit.step.to(torch.int64) % self.session.max_slates * self.slate_size)[:, None] + self._slots
+        entered = slate.to(torch.int32).masked_fill_(met.duplicate, -1)
+        entries = Entries(slots, entered, met.seen, examined, response.consumed, probability)
         moved = dataclasses.replace(
             state,
-            visit=after,
-            satisfaction=self.session.satisfy(state.satisfaction, count),
-            steps=state.steps + 1,
-            shown_text=state.shown_text + text.sum(dim=1),
-            shown_count=state.shown_count + self.slate_size,
-            consumed_text=state.consumed_text + (text * consumed[..., None]).sum(dim=1),
-            last_hits=count / self.slate_size,
-            hidden=self.user_model.transition(state.hidden, shown, response, after),
+            visit=after.visit,
+            satisfaction=after.satisfaction,
+            steps=after.steps,
+            shown_text=after.shown_text,
+            shown_count=after.shown_count,
+            consumed_text=after.consumed_text,
+            last_hits=after.last_hits,
+            hidden=self.user_model.transition(state.hidden, shown, response, after.visit),
         )
-        ended = leaving.left | leaving.limit
+        ended = after.left | after.limit
         over = moved.steps >= self.session.max_steps
         gap = torch.zeros_like(moved.steps)
         back = None
         if self.session.horizon is None:
-            terminated, truncated = leaving.left, leaving.limit | over
+            terminated, truncated = after.left, after.limit | over
         else:
             terminated, truncated = torch.zeros_like(ended), over
             rows = ended.nonzero().squeeze(1)
@@ -245,7 +279,7 @@ class Simulator:
             slate=slate,
             examined=examined,
             response=response,
-            duplicate=duplicate,
+            duplicate=met.duplicate,
             reward=reward,
             terms=terms,
             terminated=terminated,
@@ -253,7 +287,7 @@ class Simulator:
             trip_ended=ended,
             gap_days=gap,
         )
-        return Reaction(moved, outcome, entries, ended, back)
+        return Reaction(moved, outcome, entries, active, ended, back)
 
     def _next_trip(self, state: State, entries: Entries) -> tuple[State, Tensor]:
         """Lanes (copies) whose trip ended at the start of their next trip; and who never returns, bool [n]."""
@@ -270,17 +304,7 @@ class Simulator:
         remember(state.memory, reaction.entries)
         if reaction.back is not None:
             state.write(reaction.ended.nonzero().squeeze(1), reaction.back)
-        return self._with_candidates(state), reaction.outcome
-
-    def _slate(self, state: State, items: Tensor, examined: Tensor) -> Slate:
-        own_counts, own_days = self.own_history(state.record, state.visit, items)
-        lift = torch.full(items.shape, self.scenario.behaviour.lift, device=self.device)
-        return Slate(items=items, examined=examined, lift=lift, own_counts=own_counts, own_days=own_days)
-
-    def own_history(self, record: Record, visit: Visit, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Trips in which each user bought each item, and days since the last one, float32 [B, C] each."""
-        counts, last_days = lookup(record, items)
-        return counts, (visit.day[:, None] - last_days).clamp_(min=0).to(torch.float32) * (counts > 0)
+        return self._with_candidates(state, reaction.active), reaction.outcome
 
     def _check(self, state: State, slate: Tensor) -> None:
         lanes = len(state.seed)
@@ -300,10 +324,10 @@ class Simulator:
 
     # ------------------------------------------------------------------ views and copies
 
-    def observe(self, state: State, keys: Iterable[str], *, reuse: bool = False) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def observe(self, state: State, keys: Iterable[str]) -> dict[str, Tensor]:
         """What an agent sees before the next slate, by key; see ``Observer.observe``."""
-        with torch.no_grad():
-            return self.observer.observe(state, keys, reuse=reuse)
+        return self.observer.observe(state, keys, self._chunk(len(state.seed)))
 
     @torch.no_grad()
     def expected_reward(self, state: State, items: Tensor) -> Tensor:
@@ -316,8 +340,9 @@ class Simulator:
             state: B lanes.
             items: item rows, int64 [B, C].
         """
-        seen = recall(used(state, self.slate_size), items)
-        own_counts, own_days = self.own_history(state.record, state.visit, items)
+        items = items.contiguous()
+        seen = recall(state.memory, used_entries(state, self.slate_size), items)
+        own_counts, own_days = own_history(state.record, state.visit.day, items)
         appraisal = self.user_model.appraise(state.hidden, items, own_counts, own_days, state.visit)
         probability = sigmoid(appraisal.logit + self.scenario.behaviour.lift)
         posterior = ((probability - seen.refused) / (1.0 - seen.refused).clamp(min=1e-12)).clamp(min=0.0)

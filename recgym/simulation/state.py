@@ -90,12 +90,9 @@ class Outcome:
         return self.response.rating
 
 
-def used(state: State, slate_size: int) -> Memory:
-    """The part of the memory that any lane has written to; all of it where finding out would cost a sync."""
-    if state.memory.items.device.type != "cpu":
-        return state.memory
-    width = max(int(state.visit.step.max()), 1) * slate_size
-    return state.memory.map(lambda tensor: tensor[:, :width])
+def used_entries(state: State, slate_size: int) -> Tensor:
+    """How many entries of its memory each lane has written, int64 [B]."""
+    return (state.visit.step.to(torch.int64) * slate_size).clamp_(max=state.memory.items.shape[1])
 
 
 def join(whole: State, parts: Sequence[State]) -> State:

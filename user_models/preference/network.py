@@ -211,7 +211,7 @@ def time_features(
 
     ``inside`` is 1 after the first slate of a trip and 0 at its start; ``day`` counts from the log's first day.
     """
-    week = day * (2 * math.pi / 7)
+    week = day % 7 * (2 * math.pi / 7)  # the remainder first: large days would cost the angle its precision
     return torch.stack(
         (
             torch.log1p(gap_days) * 0.5,

@@ -1,0 +1,234 @@
+"""The arithmetic of simulated users: in torch on any device, and compiled for a CPU.
+
+Both compute the same from the same weights, floats to rounding; a CPU takes the compiled one. Within either, a lane's
+result never depends on how many others there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recgym.simulation.kernels import sigmoid
+from recgym.types import Appraisal, Noise, Response, Slate, Visit
+from recgym.user_models.preference import kernels
+from recgym.user_models.preference.cache import advance, slot_biases
+from recgym.user_models.preference.network import (
+    MAX_FEEDBACK,
+    PreferenceNetwork,
+    repeat_features,
+    time_features,
+)
+from recgym.user_models.preference.numerics import dot, linear, silu
+from recgym.worlds.world import Ragged
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What depends on items or users alone, computed once a world; widths d, h (head), r (repeat term)."""
+
+    item: Tensor  # [N, h + d + r + 1]: all that the heads need of an item, so that scoring is a single gather
+    statistics: Tensor  # [N, 2], see ``repeat_features``
+    token: Tensor  # [N, d]
+    ignored: Tensor  # [N, d]
+    static_gate: Tensor  # [U, 4 d], the part of the fusion's gates that never changes for a user
+    static_parts: Tensor  # [U, 2, d], projections of graph and attributes
+    query_weight: Tensor  # [h + d + r, d]
+    query_bias: Tensor  # [h + d + r]
+    quantities: bool  # whether the world's responses hold them
+    ratings: bool
+
+
+class Backend(Protocol):
+    """B lanes, K slots, C items."""
+
+    def appraise(
+        self, query: Tensor, items: Tensor, own_counts: Tensor, own_days: Tensor, pace: Tensor, visit: Visit
+    ) -> Appraisal:
+        """See ``UserModel.appraise``; ``query`` and ``pace`` as in ``PreferenceState``."""
+        ...
+
+    def respond(self, view: Appraisal, slate: Slate, noise: Noise) -> tuple[Response, Tensor]:
+        """See ``UserModel.respond``."""
+        ...
+
+    def advance(
+        self,
+        cache: Tensor,
+        position: Tensor,
+        gap_level: Tensor,
+        items: Tensor,
+        feedback: Tensor,
+        consumed: Tensor,
+        ignored: Tensor,
+        active: Tensor,
+    ) -> Tensor:
+        """Sequence state [B, d] after one more token: items [B, K] with feedback int64, consumed, ignored bool [B, K].
+
+        ``cache`` is written in place; lanes outside ``active`` (bool [B]) may be skipped.
+        """
+        ...
+
+    def refresh(self, user: Tensor, sequence: Tensor, pace: Tensor, visit: Visit) -> tuple[Tensor, Tensor]:
+        """The fused user state x [B, d], and what the heads need of it [B, h + d + r]."""
+        ...
+
+
+class TorchBackend:
+    """Torch operations, for any device."""
+
+    def __init__(self, network: PreferenceNetwork, tables: Tables) -> None:
+        """Keeps both; ``network`` in evaluation mode."""
+        self._net, self._tables = network, tables
+        self._biases = [slot_biases(block) for block in network.blocks]
+        self._cuts = network.rating_thresholds()
+
+    def appraise(
+        self, query: Tensor, items: Tensor, own_counts: Tensor, own_days: Tensor, pace: Tensor, visit: Visit
+    ) -> Appraisal:
+        """See ``Backend.appraise``."""
+        net, hidden, dim = self._net, self._net.config.hidden, self._net.config.dim
+        table, query = self._tables.item[items], query[:, None]  # [B, C, h + d + r + 1], [B, 1, h + d + r]
+        wide = silu(query[..., :hidden] + table[..., :hidden])
+        logit = dot(wide, net.head_purchase) + dot(query[..., hidden : hidden + dim], table[..., hidden : hidden + dim])
+        logit = logit + table[..., -1]
+        gap = visit.gap_days.float()[:, None]
+        features = repeat_features(own_counts, own_days, self._tables.statistics[items], pace[:, None], gap)
+        flat = linear(features.flatten(0, 1), net.repeat_features.weight, net.repeat_features.bias)
+        inner = flat.view(*features.shape[:2], -1) + query[..., hidden + dim :] + table[..., hidden + dim : -1]
+        logit = logit + torch.where(own_counts > 0, dot(silu(inner), net.repeat_out), 0.0)
+        stop = sigmoid(dot(wide, net.head_quantity) + net.quantity_bias) if self._tables.quantities else None
+        cdf = sigmoid(self._cuts - dot(wide, net.head_rating)[..., None]) if self._tables.ratings else None
+        return Appraisal(logit, stop, cdf)
+
+    def respond(self, view: Appraisal, slate: Slate, noise: Noise) -> tuple[Response, Tensor]:
+        """See ``Backend.respond``."""
+        probability = sigmoid(view.logit + slate.lift)
+        consumed = slate.examined & (noise.want < probability)
+        quantity = consumed.to(torch.int32)
+        if view.quantity_stop is not None:
+            more = torch.log(noise.quantity) / torch.log1p(-view.quantity_stop.clamp(max=0.9999))
+            quantity = quantity * (1 + more.floor().clamp(0, MAX_FEEDBACK - 1).to(torch.int32))
+        rating = torch.zeros_like(quantity)
+        if view.rating_cdf is not None:
+            rated = 1 + (noise.rating[..., None] > view.rating_cdf).sum(-1).to(torch.int32)
+            rating = torch.where(consumed, rated, rating)
+        return Response(consumed, quantity, rating), probability
+
+    def advance(
+        self,
+        cache: Tensor,
+        position: Tensor,
+        gap_level: Tensor,
+        items: Tensor,
+        feedback: Tensor,
+        consumed: Tensor,
+        ignored: Tensor,
+        active: Tensor,
+    ) -> Tensor:
+        """See ``Backend.advance``."""
+        net, tables = self._net, self._tables
+        bought = ((tables.token[items] + net.feedback.weight[feedback]) * consumed[..., None]).sum(1)
+        passed = (tables.ignored[items] * ignored[..., None]).sum(1)
+        count, shown = consumed.sum(1).float(), ignored.sum(1).float()
+        pooled = bought / count.clamp(min=1).sqrt()[:, None] + passed / shown.clamp(min=1).sqrt()[:, None]
+        sizes = torch.stack((torch.log1p(count), torch.log1p(shown)), dim=-1)
+        raw = pooled + linear(sizes, net.size_token.weight, net.size_token.bias) + net.gap_level.weight[gap_level]
+        token = F.layer_norm(raw, raw.shape[-1:], net.norm_token.weight, net.norm_token.bias)
+        return advance(net, self._biases, cache, position, token)
+
+    def refresh(self, user: Tensor, sequence: Tensor, pace: Tensor, visit: Visit) -> tuple[Tensor, Tensor]:
+        """See ``Backend.refresh``."""
+        fusion, dim, tables = self._net.fusion, self._net.config.dim, self._tables
+        inside = (visit.step > 0).float()
+        time = time_features(
+            visit.gap_days.float(), inside, visit.bought.float(), pace[:, 0], pace[:, 1], pace[:, 2], visit.day.float()
+        )
+        gates = tables.static_gate[user]
+        for name, source in (("sequence", sequence), ("time", time)):
+            gates = gates + linear(source, fusion.gate[name].weight, fusion.gate[name].bias)
+        gates = sigmoid(gates)
+        static = tables.static_parts[user]
+        parts = {"graph": static[:, 0], "attributes": static[:, 1]}
+        for name, source in (("sequence", sequence), ("time", time)):
+            parts[name] = linear(source, fusion.project[name].weight, fusion.project[name].bias)
+        fused = torch.zeros_like(sequence)
+        for index, name in enumerate(fusion.names):
+            fused = fused + gates[:, index * dim : (index + 1) * dim] * parts[name]
+        return fused, linear(fused, tables.query_weight, tables.query_bias)
+
+
+class CompiledBackend:
+    """Compiled kernels, for tensors on a CPU."""
+
+    def __init__(self, network: PreferenceNetwork, tables: Tables) -> None:
+        """Packs the weights as the kernels read them; ``network`` in evaluation mode."""
+        self._quantities, self._ratings = tables.quantities, tables.ratings
+        self._sequence = kernels.sequence_weights(network, tables)
+        self._state = kernels.state_weights(network, tables)
+        self._heads = kernels.head_weights(network, tables)
+        self._blank = network.start.detach()
+        self._dim, self._asked = network.config.dim, len(tables.query_bias)
+
+    def appraise(
+        self, query: Tensor, items: Tensor, own_counts: Tensor, own_days: Tensor, pace: Tensor, visit: Visit
+    ) -> Appraisal:
+        """See ``Backend.appraise``."""
+        shape = items.shape
+        logit = torch.empty(shape)
+        stop = torch.empty(shape if self._quantities else (0, 0))
+        cdf = torch.empty((*shape, 4) if self._ratings else (0, 0, 4))
+        kernels.appraise(
+            self._heads, *_numpy(query, items, own_counts, own_days, pace, visit.gap_days, logit, stop, cdf)
+        )
+        return Appraisal(logit, stop if self._quantities else None, cdf if self._ratings else None)
+
+    def respond(self, view: Appraisal, slate: Slate, noise: Noise) -> tuple[Response, Tensor]:
+        """See ``Backend.respond``."""
+        shape = slate.items.shape
+        stop = torch.empty((0, 0)) if view.quantity_stop is None else view.quantity_stop
+        cdf = torch.empty((0, 0, 4)) if view.rating_cdf is None else view.rating_cdf
+        probability, consumed = torch.empty(shape), torch.empty(shape, dtype=torch.bool)
+        quantity, rating = torch.empty(shape, dtype=torch.int32), torch.empty(shape, dtype=torch.int32)
+        given = (view.logit, stop, cdf, slate.lift, slate.examined, noise.want, noise.quantity, noise.rating)
+        kernels.respond(*_numpy(*given), MAX_FEEDBACK, *_numpy(probability, consumed, quantity, rating))
+        return Response(consumed, quantity, rating), probability
+
+    def advance(
+        self,
+        cache: Tensor,
+        position: Tensor,
+        gap_level: Tensor,
+        items: Tensor,
+        feedback: Tensor,
+        consumed: Tensor,
+        ignored: Tensor,
+        active: Tensor,
+    ) -> Tensor:
+        """See ``Backend.advance``."""
+        sequence = torch.zeros(len(items), self._dim)
+        given = (active, cache, position, items, feedback, consumed, ignored, gap_level, sequence)
+        kernels.advance(self._sequence, *_numpy(*given))
+        return sequence
+
+    def replay(self, users: Tensor, histories: Ragged, levels: Tensor, caches: Tensor, states: Tensor) -> None:
+        """Writes the caches [U, L, 2, W, d] and states [U, d] of ``users`` after their shipped histories."""
+        tokens = histories.values
+        given = (users, histories.offsets, tokens["items"], tokens["feedback"], levels, self._blank, caches, states)
+        kernels.replay(self._sequence, *_numpy(*given))
+
+    def refresh(self, user: Tensor, sequence: Tensor, pace: Tensor, visit: Visit) -> tuple[Tensor, Tensor]:
+        """See ``Backend.refresh``."""
+        fused, query = torch.empty(len(user), self._dim), torch.empty(len(user), self._asked)
+        given = (user, sequence, visit.gap_days, visit.step, visit.bought, visit.day, pace, fused, query)
+        kernels.refresh(self._state, *_numpy(*given))
+        return fused, query
+
+
+def _numpy(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.numpy() for tensor in tensors]
