@@ -36,7 +36,9 @@ class TensorRecord:
 
     def select(self, lanes: Tensor) -> Self:
         """The rows ``lanes`` (int64 [n] or bool [B]) as a new record."""
-        return self.map(lambda tensor: tensor[lanes])
+        if lanes.dtype == torch.bool:
+            lanes = lanes.nonzero().squeeze(1)
+        return self.map(lambda tensor: tensor.index_select(0, lanes))
 
     def write(self, lanes: Tensor, rows: Self) -> None:
         """Overwrites, in place, the rows ``lanes`` (int64 [n]) with the n rows of ``rows``."""
@@ -51,6 +53,14 @@ class TensorRecord:
             return mine
 
         self.map(put, rows)
+
+    def assign(self, other: Self) -> None:
+        """Overwrites every tensor, in place, with those of ``other``."""
+
+        def put(mine: Tensor, theirs: Tensor) -> Tensor:
+            return mine if mine.data_ptr() == theirs.data_ptr() else mine.copy_(theirs)
+
+        self.map(put, other)
 
     def flatten(self, prefix: str = "") -> dict[str, Tensor]:
         """The tensors by dotted name, ready for safetensors."""

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 from recgym.paths import recgym_home
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MUL_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MUL_2 = np.uint64(0x94D049BB133111EB)
 _F = np.float32
@@ -109,7 +109,7 @@ def prefetch_row(row: Any) -> None:
 @kernel
 def fold(key: np.uint64, counter: np.uint64) -> np.uint64:
     """One round of ``recgym.random.fold``."""
-    z = (key ^ counter) + _GOLDEN
+    z = (key ^ counter) + GOLDEN
     z = (z ^ (z >> np.uint64(30))) * _MUL_1
     z = (z ^ (z >> np.uint64(27))) * _MUL_2
     return z ^ (z >> np.uint64(31))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from recgym.compiled.arithmetic import bits_of_float, fold, integer, kernel, log, mix, uniform
+from recgym.compiled.choice import step_key
 
 _BUCKETS = 128  # of the sort by hash; a power of two
 
@@ -155,3 +156,42 @@ def draw(
                 chosen[count] = item
                 count += 1
         _shuffle(chosen, fold(key, order_purpose), hashes, sorted_hashes, starts, ends, out[lane])
+
+
+@kernel
+def prepare(
+    luck: Any,
+    trip: Any,
+    step: Any,
+    purpose: np.uint64,
+    active: Any,
+    order_purpose: np.uint64,
+    first_counter: np.uint64,
+    pool_items: Any,
+    pool_cost: Any,
+    num_own: int,
+    num_uniform: int,
+    num_popular: int,
+    accept: Any,
+    alias: Any,
+    most_popular: Any,
+    out: Any,
+) -> None:
+    """``draw`` for the step that the visit of each lane stands at."""
+    keys = np.empty(luck.shape[0], np.uint64)
+    step_key(luck, trip, step, purpose, keys)
+    draw(
+        keys,
+        active,
+        order_purpose,
+        first_counter,
+        pool_items,
+        pool_cost,
+        num_own,
+        num_uniform,
+        num_popular,
+        accept,
+        alias,
+        most_popular,
+        out,
+    )

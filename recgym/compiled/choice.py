@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recgym.compiled.arithmetic import fold, kernel, prefetch_row, uniform
+from recgym.compiled.arithmetic import GOLDEN, fold, integer, kernel, mix, prefetch_row, uniform
 
 _F = np.float32
 
@@ -94,6 +94,14 @@ def draw(luck: Any, trip: Any, step: Any, items: Any, purposes: Any, by_item: An
 
 
 @kernel
+def begin(seeds: Any, episodes: Any, purpose: np.uint64, num_users: np.uint64, luck: Any, user: Any) -> None:
+    """``recgym.random.episode_key`` of lanes, uint64 [B], and the users drawn for them, int64 [B]."""
+    for lane in range(seeds.shape[0]):
+        luck[lane] = fold(mix(np.uint64(seeds[lane]) + GOLDEN), np.uint64(episodes[lane]))
+        user[lane] = integer(fold(luck[lane], purpose), num_users)
+
+
+@kernel
 def trip_draw(luck: Any, trip: Any, purpose: np.uint64, out: Any) -> None:
     """``recgym.simulation.draws.trip_draw``, float32 [B]."""
     for lane in range(out.shape[0]):
@@ -154,26 +162,42 @@ def meet(
     by_step: Any,
     seen_refusals: Any,
     known: Any,
-    flags: Any,
+    duplicate: Any,
+    seen_bought: Any,
+    examined: Any,
     own: Any,
 ) -> None:
     """``recgym.simulation.choice.Examination.meet``.
 
     Writes by_item [4, B, K] and by_step [2, B] as ``draw`` (wants above the floor), known [2, B, K] (refused, floor),
-    flags [3, B, K] (duplicate, bought before, examined) and own [2, B, K] (counts, days).
+    bool [B, K] duplicate, seen_bought and examined, and own [2, B, K] (counts, days).
     """
     draw(luck, trip, step, slate, purposes, by_item, by_step)
     used = np.empty(slate.shape[0], np.int64)
     for lane in range(slate.shape[0]):
         used[lane] = min(step[lane] * slate.shape[1], shown.shape[1])
-    recall(shown, refusals, refused, floor, bought, used, slate, seen_refusals, known[0], known[1], flags[1])
-    repeats_earlier(slate, flags[0])
+    recall(shown, refusals, refused, floor, bought, used, slate, seen_refusals, known[0], known[1], seen_bought)
+    repeats_earlier(slate, duplicate)
     own_history(record_items, record_counts, record_days, day, slate, own[0], own[1])
-    examine(by_item, by_step, seen_refusals, flags[1], flags[0], decay, fatigue, cascade, flags[2])
+    examine(by_item, by_step, seen_refusals, seen_bought, duplicate, decay, fatigue, cascade, examined)
     for lane in range(slate.shape[0]):
         for slot in range(slate.shape[1]):
             low = known[1, lane, slot]
             by_item[0, lane, slot] = low + (_F(1.0) - low) * by_item[0, lane, slot]
+
+
+@kernel
+def stop(examined: Any, consumed: Any, quantity: Any, rating: Any) -> None:
+    """``Examination.stop`` for a cascade, in place."""
+    for lane in range(examined.shape[0]):
+        above = False
+        for slot in range(examined.shape[1]):
+            if above:
+                examined[lane, slot] = False
+                consumed[lane, slot] = False
+                quantity[lane, slot] = 0
+                rating[lane, slot] = 0
+            above = above or consumed[lane, slot]
 
 
 @kernel
@@ -202,36 +226,6 @@ def recall(
             out_refused[lane, slot] = refused[lane, entry] if known else _F(0.0)
             out_floor[lane, slot] = floor[lane, entry] if known else _F(0.0)
             out_bought[lane, slot] = bought[lane, entry] if known else False
-
-
-@kernel
-def remember(
-    shown: Any,
-    refusals: Any,
-    refused: Any,
-    floor: Any,
-    bought: Any,
-    slots: Any,
-    items: Any,
-    seen_refusals: Any,
-    seen_refused: Any,
-    seen_floor: Any,
-    seen_bought: Any,
-    examined: Any,
-    consumed: Any,
-    probability: Any,
-) -> None:
-    """``recgym.simulation.choice.remember``."""
-    for lane in range(items.shape[0]):
-        for slot in range(items.shape[1]):
-            entry = slots[lane, slot]
-            declined = examined[lane, slot] and not consumed[lane, slot]
-            known = seen_refused[lane, slot]
-            shown[lane, entry] = items[lane, slot]
-            refusals[lane, entry] = seen_refusals[lane, slot] + np.int16(declined)
-            refused[lane, entry] = max(known, probability[lane, slot]) if declined else known
-            floor[lane, entry] = seen_floor[lane, slot]
-            bought[lane, entry] = seen_bought[lane, slot] or consumed[lane, slot]
 
 
 @kernel

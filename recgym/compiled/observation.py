@@ -17,13 +17,14 @@ def candidates(
     features: Any,
     count_levels: Any,
     recency_rate: np.float32,
+    slate_size: int,
     candidates: Any,
     items: Any,
     counts: Any,
     last_days: Any,
     day: Any,
+    step: Any,
     shown: Any,
-    used: Any,
     out: Any,
 ) -> None:
     """Features of the candidates, float32 [B, M, F]: static ones of ``features`` [N, F], then the user's own.
@@ -32,13 +33,14 @@ def candidates(
         features: float32 [N, F], the last three columns unused.
         count_levels: float32, the feature of each count; the last one of all counts beyond.
         recency_rate: the feature of recency is exp(-days * rate).
+        slate_size: K.
         candidates: int32 [B, M].
         items: the record, int32 [B, R]; also counts and last_days.
         counts: int16 [B, R].
         last_days: int16 [B, R].
         day: int32 [B].
-        shown: item rows shown on the trip, int32 [B, S].
-        used: int64 [B], how many of them.
+        step: slates answered on the trip, int32 [B].
+        shown: item rows shown on the trip, K a slate, int32 [B, S].
         out: where to write.
     """
     lanes, size = candidates.shape
@@ -51,6 +53,7 @@ def candidates(
             prefetch_row(counts[lane + 1])
             prefetch_row(last_days[lane + 1])
         find(items[lane], candidates[lane], places)
+        used = min(step[lane] * slate_size, shown.shape[1])
         for place in range(size):
             item, entry = candidates[lane, place], places[place]
             for column in range(static):
@@ -60,7 +63,7 @@ def candidates(
                 count = count_levels[min(counts[lane, entry], highest)]
                 recency = min(exp(_F(last_days[lane, entry] - day[lane]) * recency_rate), _F(1.0))
             before = False
-            for i in range(used[lane]):
+            for i in range(used):
                 before |= shown[lane, i] == item
             out[lane, place, static] = count
             out[lane, place, static + 1] = recency
@@ -75,6 +78,9 @@ def _log_share(value: np.float32, largest: np.float32) -> np.float32:
 @kernel
 def users(
     attributes: Any,
+    record_size: int,
+    days: np.float32,
+    max_slates: np.float32,
     user: Any,
     num_trips: Any,
     num_items: Any,
@@ -89,9 +95,6 @@ def users(
     shown_text: Any,
     shown_count: Any,
     consumed_text: Any,
-    record_size: int,
-    days: np.float32,
-    max_slates: np.float32,
     out: Any,
 ) -> None:
     """Features of the users, float32 [B, Du]: attributes [U, A] of user [B], counts, the trip so far, pooled text."""

@@ -116,8 +116,10 @@ class Lanes:
         rows = None if users is None else self._per_lane("users", users)
         where = torch.arange(self.num_lanes, device=device) if lanes is None else lanes
         fresh = self.simulator.reset(new_seeds[where], number[where], None if rows is None else rows[where])
-        if self.state is None or lanes is None:
+        if self.state is None:
             self.state = fresh
+        elif lanes is None:
+            self.state.assign(fresh)
         else:
             self.state.write(where, fresh)
         self.seeds[where], self.episodes[where], self.ended[where] = new_seeds[where], number[where], False

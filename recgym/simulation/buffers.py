@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Buffers:
 
     def take(self, *shape: int) -> Tensor:
         """A tensor [*shape] with any content."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         if self._device.type != "cpu" or 4 * size < _SMALLEST:
             return torch.empty(shape, device=self._device)
         step = 1 << max(size.bit_length() - 3, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -58,26 +60,22 @@ class CandidateGenerator:
         self._counters = torch.arange(1 << _ORDER_BITS, device=device) + _FIRST_COUNTER
         self._places = torch.arange(1 << _ORDER_BITS, dtype=torch.int32, device=device)
 
-    def draw(self, key: Tensor, pool: Pool, active: Tensor | None = None) -> Tensor:
-        """Candidates int32 [B, M], distinct in each row and in random order.
+    def arguments(self, pool: Pool) -> tuple[Any, ...]:
+        """What the compiled kernels need to draw from ``pool``, after keys and lanes."""
+        return (
+            *(np.uint64(Purpose.CANDIDATES_ORDER), np.uint64(_FIRST_COUNTER)),
+            *(pool.items.numpy(), pool.cost.numpy()),
+            *(self._own, self._uniform, self._first + _EXTRA_DRAWS),
+            *(self._accept.numpy(), self._alias.numpy(), self._most_popular.numpy()),
+        )
 
-        Args:
-            key: of the step, int64 [B].
-            pool: the users' own items.
-            active: bool [B], lanes for which candidates are wanted; the others may get any item rows. None: all.
-        """
+    def draw(self, key: Tensor, pool: Pool) -> Tensor:
+        """Candidates int32 [B, M], distinct in each row and in random order, for step keys int64 [B]."""
         size = pool.items.shape[1]
         if compiled.runs_on(key):
             out = torch.zeros((len(key), self.size), dtype=torch.int32)
-            wanted = torch.ones(len(key), dtype=torch.bool) if active is None else active
-            kernels.draw(
-                *(key.numpy(), wanted.numpy()),
-                *(np.uint64(Purpose.CANDIDATES_ORDER), np.uint64(_FIRST_COUNTER)),
-                *(pool.items.numpy(), pool.cost.numpy()),
-                *(self._own, self._uniform, self._first + _EXTRA_DRAWS),
-                *(self._accept.numpy(), self._alias.numpy(), self._most_popular.numpy()),
-                out.numpy(),
-            )
+            everyone = np.ones(len(key), np.bool_)
+            kernels.draw(key.numpy(), everyone, *self.arguments(pool), out.numpy())
             return out
         own, uniformly, popular = fold(key[:, None], self._counters[: size + self._uniform + self._first]).split(
             (size, self._uniform, self._first), dim=1

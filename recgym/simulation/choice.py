@@ -11,7 +11,7 @@ from torch import Tensor
 from recgym import compiled
 from recgym.compiled import choice as kernels
 from recgym.scenario import Behaviour
-from recgym.simulation.draws import PURPOSES, Draws, draw
+from recgym.simulation.draws import Draws, draw
 from recgym.simulation.kernels import repeats_earlier, sort_rows
 from recgym.simulation.record import own_history
 from recgym.simulation.state import Memory, State, used_entries
@@ -81,12 +81,6 @@ class Entries(TensorRecord):
 def remember(memory: Memory, entries: Entries) -> None:
     """Writes a slate into the memory, in place."""
     seen, slots = entries.seen, entries.slots
-    if compiled.runs_on(slots):
-        written = (entries.examined, entries.consumed, entries.probability)
-        kernels.remember(
-            *_arrays(memory), slots.numpy(), entries.items.numpy(), *_arrays(seen), *(t.numpy() for t in written)
-        )
-        return
     declined = entries.examined & ~entries.consumed
     refused = torch.where(declined, torch.maximum(seen.refused, entries.probability), seen.refused)
     memory.items.scatter_(1, slots, entries.items)
@@ -125,15 +119,13 @@ class Examination:
 
     def __init__(self, behaviour: Behaviour, slate_size: int, max_slates: int, device: torch.device) -> None:
         """Tabulates both factors, so that no power is computed while stepping."""
-        self._cascade = behaviour.examination.model == "cascade"
+        self.cascade = behaviour.examination.model == "cascade"
         decay = torch.tensor([behaviour.examination.decay**p for p in range(slate_size)], dtype=torch.float32)
         fatigue = torch.tensor([behaviour.reexamination**n for n in range(max_slates + 1)], dtype=torch.float32)
         self._decay, self._fatigue = decay.to(device), fatigue.to(device)
 
     def meet(self, state: State, slate: Tensor) -> Encounter:
         """How ``slate`` (item rows, int64 [B, K]) meets its users."""
-        if compiled.runs_on(slate):
-            return self._meet_compiled(state, slate)
         draws = draw(state.luck, state.visit, slate)
         seen = recall(state.memory, used_entries(state, slate.shape[1]), slate)
         duplicate = repeats_earlier(slate)
@@ -148,30 +140,9 @@ class Examination:
             leave=draws.leave,
         )
 
-    def _meet_compiled(self, state: State, slate: Tensor) -> Encounter:
-        lanes, slots = slate.shape
-        by_item, by_step = torch.empty(4, lanes, slots), torch.empty(2, lanes)
-        refusals = torch.empty(lanes, slots, dtype=torch.int16)
-        known, own = torch.empty(2, lanes, slots), torch.empty(2, lanes, slots)
-        flags = torch.empty(3, lanes, slots, dtype=torch.bool)
-        visit, record = state.visit, state.record
-        given = (state.luck, visit.trip, visit.step, visit.day, record.items, record.counts, record.last_days)
-        kernels.meet(
-            *(tensor.numpy() for tensor in given),
-            *_arrays(state.memory),
-            slate.numpy(),
-            *(PURPOSES, self._decay.numpy(), self._fatigue.numpy(), self._cascade),
-            *(tensor.numpy() for tensor in (by_item, by_step, refusals, known, flags, own)),
-        )
-        return Encounter(
-            duplicate=flags[0],
-            examined=flags[2],
-            seen=Seen(refusals=refusals, refused=known[0], floor=known[1], bought=flags[1]),
-            noise=Noise(want=by_item[0], quantity=by_item[1], rating=by_item[2]),
-            own_counts=own[0],
-            own_days=own[1],
-            leave=by_step[1],
-        )
+    def tables(self) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Factors by position and by refusals, and whether it is a cascade: as kernels take them."""
+        return self._decay.numpy(), self._fatigue.numpy(), self.cascade
 
     def examine(self, draws: Draws, duplicate: Tensor, seen: Seen) -> Tensor:
         """Which items the user looks at (in a cascade: unless an item higher up is consumed).
@@ -186,13 +157,13 @@ class Examination:
         """
         fatigue = self._fatigue[seen.refusals.to(torch.int64)]
         free = ~(duplicate | seen.bought)
-        if not self._cascade:
+        if not self.cascade:
             return (draws.examine < self._decay * fatigue) & free
         return (draws.scan[:, None] < self._decay) & (draws.examine < fatigue) & free
 
     def stop(self, examined: Tensor, response: Response) -> tuple[Tensor, Response]:
         """In a cascade, nothing below the first consumed item was examined: cuts both accordingly."""
-        if not self._cascade:
+        if not self.cascade:
             return examined, response
         consumed = response.consumed.to(torch.int32)
         above = consumed.cumsum(dim=1) - consumed > 0  # an item higher up was consumed

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recgym import compiled
 from recgym.compiled import choice as kernels
-from recgym.random import Purpose, fold, uniform
+from recgym.random import Purpose, episode_key, fold, integers, uniform
 from recgym.types import Noise, Visit
 
 _BY_TRIP = (Purpose.WANT, Purpose.QUANTITY, Purpose.RATING)
@@ -50,6 +50,17 @@ def draw(luck: Tensor, visit: Visit, items: Tensor) -> Draws:
     want, quantity, rating, examine = uniform(fold(by_item, items)).unbind(0)
     scan, leave = uniform(by_step[1:]).unbind(0)
     return Draws(want, quantity, rating, examine, scan, leave)
+
+
+def begin(seeds: Tensor, episodes: Tensor, num_users: int) -> tuple[Tensor, Tensor]:
+    """The keys of episodes and the user rows drawn for them, int64 [B] each, from seeds and numbers int64 [B]."""
+    if compiled.runs_on(seeds):
+        luck, users = torch.empty_like(seeds), torch.empty_like(seeds)
+        numbers = np.uint64(Purpose.USER), np.uint64(num_users)
+        kernels.begin(seeds.numpy(), episodes.numpy(), *numbers, luck.numpy().view(np.uint64), users.numpy())
+        return luck, users
+    luck = episode_key(seeds, episodes)
+    return luck, integers(fold(luck, Purpose.USER), num_users)
 
 
 def trip_key(luck: Tensor, visit: Visit) -> Tensor:

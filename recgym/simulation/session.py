@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from recgym import compiled
-from recgym.compiled import session as kernels
 from recgym.scenario import Scenario
 from recgym.simulation.state import State
 from recgym.types import TensorRecord, Visit
@@ -50,8 +47,8 @@ class Session:
         self.horizon = scenario.episode.horizon_days if scenario.episode.kind == "horizon" else None
         self.max_slates = scenario.episode.max_slates
         self.max_steps = scenario.episode.max_steps
-        self._patience = scenario.behaviour.patience
-        self._rate = scenario.behaviour.satisfaction.rate
+        self.patience = scenario.behaviour.patience
+        self.rate = scenario.behaviour.satisfaction.rate
         self._return_effect = scenario.behaviour.satisfaction.return_effect
 
     def settle(self, state: State, slate: Tensor, consumed: Tensor, luck: Tensor, text: Tensor) -> Aftermath:
@@ -64,8 +61,6 @@ class Session:
             luck: of staying, float32 [B].
             text: item text vectors, float32 [N, 16].
         """
-        if compiled.runs_on(slate):
-            return self._settle_compiled(state, slate, consumed, luck, text)
         visit, count = state.visit, consumed.sum(dim=1, dtype=torch.int32)
         leaving = self.leave(luck, visit, count)
         shown = text[slate]  # [B, K, 16]
@@ -81,38 +76,6 @@ class Session:
             limit=leaving.limit,
         )
 
-    def _settle_compiled(self, state: State, slate: Tensor, consumed: Tensor, luck: Tensor, text: Tensor) -> Aftermath:
-        lanes, visit = len(slate), state.visit
-        counters = torch.empty(4, lanes, dtype=torch.int32)
-        levels, texts = torch.empty(2, lanes), torch.empty(2, *state.shown_text.shape)
-        flags = torch.empty(2, lanes, dtype=torch.bool)
-        given = (visit.step, visit.bought, visit.intended, state.steps, state.satisfaction)
-        summed = (state.shown_text, state.shown_count, state.consumed_text, slate, consumed, luck, text)
-        kernels.settle(
-            *(tensor.numpy() for tensor in (*given, *summed)),
-            *(np.float32(self._rate), np.float32(self._patience), self.max_slates),
-            *(tensor.numpy() for tensor in (counters, levels, texts, flags)),
-        )
-        after = Visit(
-            day=visit.day,
-            gap_days=visit.gap_days,
-            trip=visit.trip,
-            step=counters[0],
-            bought=counters[1],
-            intended=visit.intended,
-        )
-        return Aftermath(
-            visit=after,
-            satisfaction=levels[0],
-            steps=counters[2],
-            shown_text=texts[0],
-            shown_count=counters[3],
-            consumed_text=texts[1],
-            last_hits=levels[1],
-            left=flags[0],
-            limit=flags[1],
-        )
-
     def leave(self, luck: Tensor, visit: Visit, num_consumed: Tensor) -> Leaving:
         """Decides who leaves after a slate.
 
@@ -122,12 +85,12 @@ class Session:
             num_consumed: items consumed on the slate, int32 [B].
         """
         met = visit.bought + num_consumed >= visit.intended
-        lost = (num_consumed == 0) & (luck < self._patience)
+        lost = (num_consumed == 0) & (luck < self.patience)
         return Leaving(left=met | lost, limit=visit.step + 1 >= self.max_slates)
 
     def satisfy(self, satisfaction: Tensor, num_consumed: Tensor) -> Tensor:
         """The running mean, float32 [B], of whether a slate held anything that was consumed."""
-        return satisfaction + self._rate * ((num_consumed > 0).to(torch.float32) - satisfaction)
+        return satisfaction + self.rate * ((num_consumed > 0).to(torch.float32) - satisfaction)
 
     def hazard(self, satisfaction: Tensor) -> Tensor:
         """Multiplier of the fitted return hazard, float32 [B]: 1 at the reference, above it for content users."""

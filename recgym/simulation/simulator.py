@@ -10,21 +10,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from recgym import compiled
 from recgym.errors import ActionError, StateError
-from recgym.random import Purpose, episode_key, fold, integers
+from recgym.random import Purpose, fold
 from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario
 from recgym.simulation.candidates import CandidateGenerator
 from recgym.simulation.choice import Entries, Examination, recall, remember
-from recgym.simulation.draws import step_key, trip_draw
+from recgym.simulation.draws import begin, step_key, trip_draw
 from recgym.simulation.kernels import sigmoid
 from recgym.simulation.objective import Objective
 from recgym.simulation.observation import TEXT_SIZE, Observer
+from recgym.simulation.plan import Plans
 from recgym.simulation.record import Records, merge, own_history, own_pool
 from recgym.simulation.session import Session
-from recgym.simulation.state import Memory, Outcome, State, concatenate, join, used_entries
+from recgym.simulation.state import Memory, Outcome, State, used_entries
 from recgym.threads import num_chunk_threads, spread
-from recgym.types import Slate, Visit
+from recgym.types import Slate, TensorRecord, Visit
 from recgym.user_models.protocol import UserModel
 from recgym.worlds.world import World
 
@@ -39,7 +41,6 @@ class Reaction:
     state: State  # the next state, but for what ``entries`` and ``back`` bring
     outcome: Outcome
     entries: Entries
-    active: Tensor  # [B] bool, lanes that go on or have just ended; the others are about to restart
     ended: Tensor  # [B] bool, the trip ended
     back: State | None  # the n lanes of ``ended`` at the start of their next trip; None in session episodes
 
@@ -88,6 +89,7 @@ class Simulator:
         limit = scenario.episode.max_slates
         self.examination = Examination(scenario.behaviour, self.slate_size, limit, self.device)
         self._slots = torch.arange(self.slate_size, device=self.device)
+        self._plans = Plans()
         self._lift = torch.tensor(scenario.behaviour.lift, device=self.device)
 
     # ------------------------------------------------------------------ beginnings
@@ -104,9 +106,9 @@ class Simulator:
         Returns:
             A new state of B lanes.
         """
-        luck = episode_key(seeds, episodes)
+        luck, drawn = begin(seeds, episodes, self.world.num_users)
         if users is None:
-            users = integers(fold(luck, Purpose.USER), self.world.num_users)
+            users = drawn
         elif ((users < 0) | (users >= self.world.num_users)).any():
             lane = int(((users < 0) | (users >= self.world.num_users)).nonzero()[0])
             raise StateError(f"user row {int(users[lane])} of lane {lane} must lie in 0..{self.world.num_users - 1}")
@@ -135,27 +137,31 @@ class Simulator:
             consumed_text=zeros(TEXT_SIZE),
             last_hits=zeros(),
             candidates=zeros(self.num_candidates, dtype=torch.int32),
-            hidden=self.user_model.init(users, record, visit),
+            hidden=self._unshared(self.user_model.init(users, record, visit)),
         )
         state, _ = self._return(state, torch.ones_like(state.satisfaction))
         state = dataclasses.replace(state, start_day=state.visit.day.clone())
-        return self._with_candidates(state, torch.ones_like(state.user, dtype=torch.bool))
+        return self._with_candidates(state)
 
     @torch.no_grad()
     def restart(self, state: State, lanes: Tensor, seeds: Tensor, episodes: Tensor) -> None:
         """Takes ``lanes`` (int64 [n]) of ``state`` to the start of episodes, in place; seeds and episodes int64 [n]."""
 
-        def begin(part: tuple[Tensor, Tensor, Tensor]) -> None:
+        def start(part: tuple[Tensor, Tensor, Tensor]) -> None:
             state.write(part[0], self.reset(part[1], part[2]))
 
         size = self._chunk(len(lanes))
-        spread(begin, list(zip(lanes.split(size), seeds.split(size), episodes.split(size), strict=True)))
+        spread(start, list(zip(lanes.split(size), seeds.split(size), episodes.split(size), strict=True)))
 
     def _chunk(self, lanes: int) -> int:
         """How many of ``lanes`` are computed together."""
         if self.device.type != "cpu":
             return max(lanes, 1)
         return min(CHUNK, max(-(-lanes // num_chunk_threads()), _SMALLEST_CHUNK))
+
+    def _unshared(self, hidden: TensorRecord) -> TensorRecord:
+        """Hidden state whose fields can be written one by one; a model that is bound to memory sees to it itself."""
+        return hidden if hasattr(self.user_model, "bind") else hidden.clone()
 
     def _blank_memory(self, size: int) -> Memory:
         shape = (size, self.session.max_slates * self.slate_size)
@@ -191,11 +197,11 @@ class Simulator:
         )
         return state, gone
 
-    def _with_candidates(self, state: State, active: Tensor) -> State:
+    def _with_candidates(self, state: State) -> State:
         if not self.draws_candidates:
             return state
         key = step_key(state.luck, state.visit, Purpose.CANDIDATES)
-        return dataclasses.replace(state, candidates=self.candidates.draw(key, state.pool, active))
+        return dataclasses.replace(state, candidates=self.candidates.draw(key, state.pool))
 
     # ------------------------------------------------------------------ one slate
 
@@ -204,8 +210,8 @@ class Simulator:
         """Shows every user a slate and moves on.
 
         Args:
-            state: B lanes. It is consumed: its buffers are reused by the state returned, so clone it to keep it. If
-                this raises, it is still what it was.
+            state: B lanes. It is consumed: its memory is used by the state returned, so clone it to keep it. If this
+                raises, it is still what it was.
             slate: item rows, int64 [B, K].
             active: bool [B]; what becomes of the other lanes is undefined until they restart. None: all.
 
@@ -219,20 +225,15 @@ class Simulator:
         self._check(state, slate)
         lanes = len(slate)
         slate = slate.contiguous()
-        if active is None:
-            active = torch.ones(lanes, dtype=torch.bool, device=self.device)
-        size = self._chunk(lanes)
-        if lanes <= size:
-            return self._finish(self._react((state, slate, active)))
-        views = [state.map(lambda tensor, start=start: tensor[start : start + size]) for start in range(0, lanes, size)]
-        # All lanes react before any is written: an exception leaves every lane as it was.
-        reactions = spread(self._react, list(zip(views, slate.split(size), active.split(size), strict=True)))
-        states, outcomes = zip(*spread(self._finish, reactions), strict=True)
-        return join(state, states), concatenate(outcomes)
+        # A plan cannot take back a step whose users fail on their way to the next trip; compiled users do not fail.
+        if compiled.runs_on(slate) and (self.session.horizon is None or hasattr(self.user_model, "bind")):
+            return state, self._plans.of(self, state, self._chunk(lanes)).step(state, slate, active)
+        return self._finish(self._react(state, slate, active))
 
-    def _react(self, given: tuple[State, Tensor, Tensor]) -> Reaction:
+    def _react(self, state: State, slate: Tensor, active: Tensor | None) -> Reaction:
         """All that users answer and become, computed without changing anything that a repeated step would read."""
-        state, slate, active = given
+        if active is None:
+            active = torch.ones(len(slate), dtype=torch.bool, device=self.device)
         visit = state.visit
         met = self.examination.meet(state, slate)
         shown = Slate(
@@ -272,7 +273,9 @@ class Simulator:
             terminated, truncated = torch.zeros_like(ended), over
             rows = ended.nonzero().squeeze(1)
             if len(rows):
-                back, gone = self._next_trip(moved.select(rows), entries.select(rows))
+                on_trip = moved.select(rows)
+                remember(on_trip.memory, entries.select(rows))
+                back, gone = self._next_trip(on_trip)
                 terminated[rows], gap[rows] = gone, back.visit.gap_days
                 truncated[rows] |= back.visit.day - back.start_day >= self.session.horizon
         outcome = Outcome(
@@ -287,16 +290,30 @@ class Simulator:
             trip_ended=ended,
             gap_days=gap,
         )
-        return Reaction(moved, outcome, entries, active, ended, back)
+        return Reaction(moved, outcome, entries, ended, back)
 
-    def _next_trip(self, state: State, entries: Entries) -> tuple[State, Tensor]:
+    def _next_trip(self, state: State) -> tuple[State, Tensor]:
         """Lanes (copies) whose trip ended at the start of their next trip; and who never returns, bool [n]."""
-        remember(state.memory, entries)
         basket = state.memory.items.masked_fill(~state.memory.bought, -1)
         record = merge(state.record, basket, state.visit.day, state.visit.gap_days)
         pool = own_pool(record.items, record.counts, record.last_days)
         state = dataclasses.replace(state, record=record, pool=pool)
         return self._return(state, self.session.hazard(state.satisfaction))
+
+    def return_from_trips(self, state: State, outcome: Outcome) -> None:
+        """Takes lanes whose trip has ended to their next one, in place, and notes in ``outcome`` what came of it."""
+        rows = outcome.trip_ended.nonzero().squeeze(1)
+
+        def come_back(part: Tensor) -> None:
+            back, gone = self._next_trip(state.select(part))
+            state.write(part, back)
+            outcome.terminated[part], outcome.gap_days[part] = gone, back.visit.gap_days
+            assert self.session.horizon is not None  # noqa: S101 - the caller has checked
+            over = outcome.truncated[part] | (back.visit.day - back.start_day >= self.session.horizon)
+            outcome.truncated[part] = over & ~gone
+
+        if len(rows):
+            spread(come_back, rows.split(self._chunk(len(rows))))
 
     def _finish(self, reaction: Reaction) -> tuple[State, Outcome]:
         """Writes the trip's memory and the lanes that came back for another trip, in place, and draws candidates."""
@@ -304,7 +321,7 @@ class Simulator:
         remember(state.memory, reaction.entries)
         if reaction.back is not None:
             state.write(reaction.ended.nonzero().squeeze(1), reaction.back)
-        return self._with_candidates(state, reaction.active), reaction.outcome
+        return self._with_candidates(state), reaction.outcome
 
     def _check(self, state: State, slate: Tensor) -> None:
         lanes = len(state.seed)
@@ -314,8 +331,9 @@ class Simulator:
             raise ActionError(f"a slate has shape ({lanes}, {self.slate_size}), got {tuple(slate.shape)}")
         if slate.device.type != self.device.type:
             raise ActionError(f"the simulation runs on {self.device}, the slate is on {slate.device}")
-        outside = (slate < 0) | (slate >= self.world.num_items)
-        if outside.any():
+        lowest, highest = torch.aminmax(slate)
+        if lowest.item() < 0 or highest.item() >= self.world.num_items:
+            outside = (slate < 0) | (slate >= self.world.num_items)
             lane, slot = (int(i) for i in outside.nonzero()[0])
             raise ActionError(
                 f"item row {int(slate[lane, slot])} at position {slot} of lane {lane} must lie in "
@@ -327,7 +345,8 @@ class Simulator:
     @torch.no_grad()
     def observe(self, state: State, keys: Iterable[str]) -> dict[str, Tensor]:
         """What an agent sees before the next slate, by key; see ``Observer.observe``."""
-        return self.observer.observe(state, keys, self._chunk(len(state.seed)))
+        plan = self._plans.known(state) if compiled.enabled() else None
+        return self.observer.observe(state, keys, None if plan is None else plan.views)
 
     @torch.no_grad()
     def expected_reward(self, state: State, items: Tensor) -> Tensor:

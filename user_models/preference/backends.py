@@ -7,7 +7,7 @@ result never depends on how many others there are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -19,13 +19,19 @@ from recgym.types import Appraisal, Noise, Response, Slate, Visit
 from recgym.user_models.preference import kernels
 from recgym.user_models.preference.cache import advance, slot_biases
 from recgym.user_models.preference.network import (
+    GAP_EDGES,
     MAX_FEEDBACK,
+    SIZE_BINS,
     PreferenceNetwork,
     repeat_features,
     time_features,
 )
 from recgym.user_models.preference.numerics import dot, linear, silu
 from recgym.worlds.world import Ragged
+
+if TYPE_CHECKING:
+    from recgym.simulation.plan import Exchange
+    from recgym.user_models.preference.users import PreferenceState
 
 
 @dataclass(frozen=True)
@@ -172,6 +178,8 @@ class CompiledBackend:
         self._sequence = kernels.sequence_weights(network, tables)
         self._state = kernels.state_weights(network, tables)
         self._heads = kernels.head_weights(network, tables)
+        self._sizes = kernels.distribution(network.size_head, SIZE_BINS)
+        self._gaps = kernels.distribution(network.gap_head, GAP_EDGES)
         self._blank = network.start.detach()
         self._dim, self._asked = network.config.dim, len(tables.query_bias)
 
@@ -216,6 +224,21 @@ class CompiledBackend:
         kernels.advance(self._sequence, *_numpy(*given))
         return sequence
 
+    def size(self, fused: Tensor, target: Tensor) -> Tensor:
+        """Basket sizes int32 [B] at which survival falls to ``target``."""
+        return self._sample(self._sizes, fused, target)[0]
+
+    def gap(self, fused: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Days away int32 [B] at which survival falls to ``target``, and whether that is in the last bin, bool [B]."""
+        return self._sample(self._gaps, fused, target)
+
+    @staticmethod
+    def _sample(head: kernels.Distribution, fused: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        whole = torch.empty(len(target), dtype=torch.int32)
+        beyond = torch.empty(len(target), dtype=torch.bool)
+        kernels.sample(head, *_numpy(fused, target, whole, beyond))
+        return whole, beyond
+
     def replay(self, users: Tensor, histories: Ragged, levels: Tensor, caches: Tensor, states: Tensor) -> None:
         """Writes the caches [U, L, 2, W, d] and states [U, d] of ``users`` after their shipped histories."""
         tokens = histories.values
@@ -228,6 +251,44 @@ class CompiledBackend:
         given = (user, sequence, visit.gap_days, visit.step, visit.bought, visit.day, pace, fused, query)
         kernels.refresh(self._state, *_numpy(*given))
         return fused, query
+
+    def bind(self, state: PreferenceState, visit: Visit, exchange: Exchange) -> Bound:
+        """Kernels bound to the memory of ``state``, ``visit`` and ``exchange``."""
+        shape = exchange.items.shape
+        logit = np.empty(shape, np.float32)
+        stop = np.empty(shape if self._quantities else (0, 0), np.float32)
+        cdf = np.empty((*shape, 4) if self._ratings else (0, 0, 4), np.float32)
+        told = exchange
+        answer = (
+            *(self._heads, state.query.numpy(), told.items, told.own_counts, told.own_days, state.pace.numpy()),
+            *(visit.gap_days.numpy(), logit, stop, cdf, told.lift, told.examined),
+            *(told.want, told.quantity_luck, told.rating_luck, MAX_FEEDBACK),
+            *(told.probability, told.consumed, told.quantity, told.rating),
+        )
+        moved = (state.cache, state.position, state.gap_level, state.user, state.pace)
+        results = (state.sequence, state.fused, state.query)
+        move = (
+            *(self._sequence, self._state, told.active, told.items, told.examined, told.consumed),
+            told.rating if self._ratings else told.quantity,
+            *_numpy(*moved, visit.gap_days, visit.step, visit.bought, visit.day, *results),
+        )
+        return Bound(answer, move)
+
+
+class Bound:
+    """Compiled users bound to the memory of some lanes; see ``recgym.simulation.plan.BoundUsers``."""
+
+    def __init__(self, answer: tuple[Any, ...], move: tuple[Any, ...]) -> None:
+        """Keeps the arguments of both kernels."""
+        self._answer, self._move = answer, move
+
+    def answer(self) -> None:
+        """See ``BoundUsers.answer``."""
+        kernels.answer(*self._answer)
+
+    def move(self) -> None:
+        """See ``BoundUsers.move``."""
+        kernels.move(*self._move)
 
 
 def _numpy(*tensors: Tensor) -> list[np.ndarray]:

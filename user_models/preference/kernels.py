@@ -6,7 +6,7 @@ the nearest cache; products take ``BLOCK`` lanes at a time (``recgym.compiled.pr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from recgym.compiled.arithmetic import exp, kernel, log, log1p, prefetch, prefet
 from recgym.compiled.products import BLOCK, affine, packed
 from recgym.user_models.preference.cache import slot_biases
 from recgym.user_models.preference.network import (
+    MAX_FEEDBACK,
     NUM_REPEAT_FEATURES,
     NUM_TIME_FEATURES,
     PreferenceNetwork,
@@ -73,6 +74,14 @@ class HeadWeights(NamedTuple):
     repeat_features: Floats  # [12, r]
     repeat_bias: Floats  # [r]
     repeat_out: Floats  # [r]
+
+
+class Distribution(NamedTuple):
+    """A fitted distribution of whole numbers by bins: a head of two layers, then bins [edges[b], edges[b + 1])."""
+
+    first: Floats  # [d + 1, 32], packed
+    last: Floats  # [32 + 1, bins], packed
+    edges: Floats  # [bins + 1]
 
 
 def _array(tensor: Tensor) -> Floats:
@@ -143,6 +152,12 @@ def head_weights(network: PreferenceNetwork, tables: Tables) -> HeadWeights:
         repeat_bias=_array(network.repeat_features.bias),
         repeat_out=_array(network.repeat_out),
     )
+
+
+def distribution(head: torch.nn.Sequential, edges: tuple[int, ...]) -> Distribution:
+    """A head of ``network`` as ``sample`` reads it."""
+    first, last = cast(torch.nn.Linear, head[0]), cast(torch.nn.Linear, head[2])
+    return Distribution(packed(first.weight, first.bias), packed(last.weight, last.bias), np.float32(edges))
 
 
 @summing_kernel
@@ -245,6 +260,22 @@ def _token(
 
 
 @summing_kernel
+def _residual(x: Any, added: Any, norms: Any, first: int, rows: int, normed: Any) -> None:
+    """Adds the first ``rows`` of ``added`` to ``x`` and normalises the sums."""
+    for r in range(rows):
+        for i in range(x.shape[1]):
+            x[r, i] += added[r, i]
+        _normalise(x[r], norms, first, normed[r])
+
+
+@kernel
+def _activate(wide: Any, rows: int, active: Any) -> None:
+    for r in range(rows):
+        for i in range(active.shape[1]):
+            active[r, i] = _gelu(wide[r, i])
+
+
+@summing_kernel
 def advance(
     weights: Any,
     active: Any,
@@ -259,25 +290,22 @@ def advance(
 ) -> None:
     """The sequence state of ``active`` lanes after a slate, float32 [B, d]; ``cache`` [B, L, 2, W, d] in place."""
     order = np.flatnonzero(active)
-    lanes, layers, _, window, dim = cache.shape
-    wide_size = weights.contract.shape[1] - 1
+    _, layers, _, window, dim = cache.shape
     x = np.empty((BLOCK, dim), np.float32)
     normed = np.empty((BLOCK, dim), np.float32)
     attended = np.empty((BLOCK, dim), np.float32)
     qkv = np.empty((BLOCK, weights.qkv.shape[2]), np.float32)
     wide = np.empty((BLOCK, weights.expand.shape[2]), np.float32)
-    active = np.empty((BLOCK, wide_size), np.float32)
-    added = np.empty((BLOCK, max(weights.out.shape[2], weights.contract.shape[2])), np.float32)
+    inner = np.empty((BLOCK, weights.contract.shape[1] - 1), np.float32)
+    added = np.empty((BLOCK, weights.out.shape[2]), np.float32)
     scores = np.empty(window, np.float32)
     for start in range(0, order.shape[0], BLOCK):
         rows = min(BLOCK, order.shape[0] - start)
         for r in range(rows):
             lane = order[start + r]
             _token(weights, items[lane], feedback[lane], consumed[lane], ignored[lane], level[lane], normed[r], x[r])
+            _normalise(x[r], weights.norms[0], 0, normed[r])
         for layer in range(layers):
-            norms = weights.norms[layer]
-            for r in range(rows):
-                _normalise(x[r], norms, 0, normed[r])
             affine(normed, rows, weights.qkv[layer], qkv)
             for r in range(rows):
                 lane = order[start + r]
@@ -290,20 +318,14 @@ def advance(
                     ahead = cache[order[min(start + BLOCK, order.shape[0] - 1)], 0]
                 _attend(ring[0], ring[1], position[lane], qkv[r], bias, scores, attended[r], ahead)
             affine(attended, rows, weights.out[layer], added)
-            for r in range(rows):
-                for i in range(dim):
-                    x[r, i] += added[r, i]
-                _normalise(x[r], norms, 2, normed[r])
+            _residual(x, added, weights.norms[layer], 2, rows, normed)
             affine(normed, rows, weights.expand[layer], wide)
-            for r in range(rows):
-                for i in range(wide_size):
-                    active[r, i] = _gelu(wide[r, i])
-            affine(active, rows, weights.contract[layer], added)
-            for r in range(rows):
-                for i in range(dim):
-                    x[r, i] += added[r, i]
+            _activate(wide, rows, inner)
+            affine(inner, rows, weights.contract[layer], added)
+            following = weights.norms[layer + 1] if layer + 1 < layers else weights.norm_out
+            _residual(x, added, following, 0, rows, normed)
         for r in range(rows):
-            _normalise(x[r], weights.norm_out, 0, sequence[order[start + r]])
+            sequence[order[start + r]] = normed[r]
 
 
 @summing_kernel
@@ -318,29 +340,46 @@ def replay(
     caches: Any,
     states: Any,
 ) -> None:
-    """Starting caches [U, L, 2, W, d] and states [U, d] of ``users``: their histories, a token after the other.
+    """Starting caches [U, L, 2, W, d] and states [U, d] of ``users`` after their histories, all tokens a layer at once.
 
     Token t of a user stands in row ``offsets[user] + t`` of items [T, G] (-1 pads), feedback [T, G] and level [T];
     ``blank`` [d] is the state of a user without history.
     """
+    _, layers, _, window, dim = caches.shape
+    longest = 1
+    for user in users:
+        longest = max(longest, offsets[user + 1] - offsets[user])
+    x = np.empty((longest, dim), np.float32)
+    normed = np.empty((longest, dim), np.float32)
+    attended = np.empty((longest, dim), np.float32)
+    qkv = np.empty((longest, weights.qkv.shape[2]), np.float32)
+    wide = np.empty((longest, weights.expand.shape[2]), np.float32)
+    inner = np.empty((longest, weights.contract.shape[1] - 1), np.float32)
+    added = np.empty((longest, weights.out.shape[2]), np.float32)
+    scores = np.empty(window, np.float32)
     group = items.shape[1]
-    one = np.ones(1, np.bool_)
-    nothing = np.zeros((1, group), np.bool_)
-    consumed = np.empty((1, group), np.bool_)
-    rows, told = np.empty((1, group), np.int64), np.empty((1, group), np.int64)
-    position, gap = np.empty(1, np.int64), np.empty(1, np.int64)
-    for index in range(users.shape[0]):
-        user = users[index]
-        cache, state = caches[user : user + 1], states[user : user + 1]
-        cache[:] = _F(0.0)
-        state[0] = blank
-        for token in range(offsets[user], offsets[user + 1]):
+    consumed, nothing = np.empty(group, np.bool_), np.zeros(group, np.bool_)
+    for user in users:
+        first, tokens = offsets[user], offsets[user + 1] - offsets[user]
+        caches[user] = _F(0.0)
+        for t in range(tokens):
             for slot in range(group):
-                consumed[0, slot] = items[token, slot] >= 0
-                rows[0, slot] = max(items[token, slot], 0)
-                told[0, slot] = feedback[token, slot]
-            position[0], gap[0] = token - offsets[user], level[token]
-            advance(weights, one, cache, position, rows, told, consumed, nothing, gap, state)
+                consumed[slot] = items[first + t, slot] >= 0
+            _token(weights, items[first + t], feedback[first + t], consumed, nothing, level[first + t], normed[t], x[t])
+            _normalise(x[t], weights.norms[0], 0, normed[t])
+        for layer in range(layers):
+            ring, bias = caches[user, layer], weights.slot_bias[layer]
+            affine(normed, tokens, weights.qkv[layer], qkv)
+            for t in range(tokens):
+                _attend(ring[0], ring[1], t, qkv[t], bias, scores, attended[t], ring)
+            affine(attended, tokens, weights.out[layer], added)
+            _residual(x, added, weights.norms[layer], 2, tokens, normed)
+            affine(normed, tokens, weights.expand[layer], wide)
+            _activate(wide, tokens, inner)
+            affine(inner, tokens, weights.contract[layer], added)
+            following = weights.norms[layer + 1] if layer + 1 < layers else weights.norm_out
+            _residual(x, added, following, 0, tokens, normed)
+        states[user] = normed[tokens - 1] if tokens > 0 else blank
 
 
 @summing_kernel
@@ -529,3 +568,116 @@ def respond(
                     stars += np.int32(rating_luck[lane, slot] > cdf[lane, slot, cut])
             quantity[lane, slot] = units
             rating[lane, slot] = stars
+
+
+@kernel
+def sample(head: Any, fused: Any, target: Any, whole: Any, beyond: Any) -> None:
+    """``users._invert`` of the head's survival function, int32 [B]; and whether the target lies in the last bin."""
+    bins, inner_size = head.edges.shape[0] - 1, head.last.shape[0] - 1
+    wide = np.empty((1, head.first.shape[1]), np.float32)
+    inner = np.empty((1, inner_size), np.float32)
+    logits = np.empty((1, head.last.shape[1]), np.float32)
+    for lane in range(fused.shape[0]):
+        affine(fused[lane : lane + 1], 1, head.first, wide)
+        for i in range(inner_size):
+            inner[0, i] = wide[0, i] * sigmoid(wide[0, i])
+        affine(inner, 1, head.last, logits)
+        highest = logits[0, 0]
+        for b in range(1, bins):
+            highest = max(highest, logits[0, b])
+        mass = _F(0.0)
+        for b in range(bins):
+            logits[0, b] = exp(logits[0, b] - highest)
+            mass += logits[0, b]
+        before, after, below = _F(1.0), _F(1.0), _F(0.0)
+        place = bins - 1
+        beyond[lane] = True
+        for b in range(bins):
+            below += logits[0, b] / mass
+            before, after = after, max(_F(1.0) - below, _F(0.0))
+            if after <= target[lane]:
+                place = b
+                beyond[lane] = b == bins - 1
+                break
+        fraction = (before - target[lane]) / max(before - after, _F(1e-9))
+        fraction = min(max(fraction, _F(0.0)), _F(1.0 - 1e-6))
+        low, high = head.edges[place], head.edges[place + 1]
+        whole[lane] = np.int32(low + np.floor(fraction * (high - low)))
+
+
+@kernel
+def answer(
+    weights: Any,
+    query: Any,
+    items: Any,
+    own_counts: Any,
+    own_days: Any,
+    pace: Any,
+    gap_days: Any,
+    logit: Any,
+    stop: Any,
+    cdf: Any,
+    lift: Any,
+    examined: Any,
+    want: Any,
+    quantity_luck: Any,
+    rating_luck: Any,
+    most: int,
+    probability: Any,
+    consumed: Any,
+    quantity: Any,
+    rating: Any,
+) -> None:
+    """``appraise``, then ``respond``."""
+    appraise(weights, query, items, own_counts, own_days, pace, gap_days, logit, stop, cdf)
+    respond(
+        logit,
+        stop,
+        cdf,
+        lift,
+        examined,
+        want,
+        quantity_luck,
+        rating_luck,
+        most,
+        probability,
+        consumed,
+        quantity,
+        rating,
+    )
+
+
+@kernel
+def move(
+    sequence_weights: Any,
+    state_weights: Any,
+    active: Any,
+    items: Any,
+    examined: Any,
+    consumed: Any,
+    told: Any,
+    cache: Any,
+    position: Any,
+    gap_level: Any,
+    user: Any,
+    pace: Any,
+    gap_days: Any,
+    step: Any,
+    bought: Any,
+    day: Any,
+    sequence: Any,
+    fused: Any,
+    query: Any,
+) -> None:
+    """``PreferenceUsers.transition`` in place: ``advance``, then ``refresh``; ``told`` int32 [B, K] is the feedback."""
+    feedback = np.empty(items.shape, np.int64)
+    ignored = np.empty(items.shape, np.bool_)
+    for lane in range(items.shape[0]):
+        for slot in range(items.shape[1]):
+            feedback[lane, slot] = min(max(told[lane, slot], 0), MAX_FEEDBACK)
+            ignored[lane, slot] = examined[lane, slot] and not consumed[lane, slot]
+    advance(sequence_weights, active, cache, position, items, feedback, consumed, ignored, gap_level, sequence)
+    for lane in range(items.shape[0]):
+        position[lane] += 1
+        gap_level[lane] = 0
+    refresh(state_weights, user, sequence, gap_days, step, bought, day, pace, fused, query)

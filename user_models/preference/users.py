@@ -13,13 +13,14 @@ from torch import Tensor
 from recgym import compiled
 from recgym.errors import WorldError
 from recgym.simulation.buffers import Buffers
+from recgym.simulation.plan import BoundUsers, Exchange
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
 from recgym.user_models.preference.attributes import attribute_columns, item_statistics
 from recgym.user_models.preference.backends import Backend, CompiledBackend, Tables, TorchBackend
 from recgym.user_models.preference.cache import prefill
 from recgym.user_models.preference.config import NetworkConfig
 from recgym.user_models.preference.network import (
-    GAP_BINS,
+    GAP_EDGES,
     MAX_FEEDBACK,
     SIZE_BINS,
     PreferenceNetwork,
@@ -140,15 +141,23 @@ class PreferenceUsers:
         )
         return self._refresh(moved, visit)
 
+    def bind(self, state: PreferenceState, visit: Visit, exchange: Exchange) -> BoundUsers | None:
+        """The compiled step of the lanes in ``state``, in place; None on other devices."""
+        return None if self._compiled is None else self._compiled.bind(state, visit, exchange)
+
     def intend(self, state: PreferenceState, uniforms: Tensor) -> Tensor:
         """See ``UserModel.intend``: the fitted distribution of basket sizes, by inversion."""
+        if compiled.runs_on(uniforms) and self._compiled is not None:
+            return self._compiled.size(state.fused, 1 - uniforms)
         return _invert(self.size_survival(state), SIZE_BINS, 1 - uniforms)
 
     def away(self, state: PreferenceState, record: Record, uniforms: Tensor, hazard: Tensor) -> tuple[Tensor, Tensor]:
         """See ``UserModel.away``: the fitted gaps with their hazard multiplied; the last bin never returns."""
-        survival = self.gap_survival(state)
         target = torch.exp(torch.log1p(-uniforms) / hazard)  # (1 - u) ** (1 / hazard), the same in any batch
-        return _invert(survival, (*GAP_BINS, GAP_BINS[-1] + 30), target), survival[:, -2] > target
+        if compiled.runs_on(uniforms) and self._compiled is not None:
+            return self._compiled.gap(state.fused, target)
+        survival = self.gap_survival(state)
+        return _invert(survival, GAP_EDGES, target), survival[:, -2] > target
 
     def arrive(self, state: PreferenceState, record: Record, visit: Visit) -> PreferenceState:
         """See ``UserModel.arrive``."""
