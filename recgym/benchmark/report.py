@@ -44,7 +44,7 @@ def _standings(result: Result) -> Table:
         table.add_column(name, justify="right")
     for one in result.standings:
         cells = _cells(one.rate, 0)
-        cells += [f"{one.cpu:.4f}" if one.cpu is not None else "-"]
+        cells += [f"{one.cpu:,.{_digits(one.cpu, 0)}f}" if one.cpu is not None else "-"]
         cells += [f"{one.peak:,.0f}" if one.peak is not None else "-"]
         name = one.contestant.name
         if one.contestant.at_least is not None:
