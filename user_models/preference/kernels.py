@@ -157,7 +157,7 @@ def head_weights(network: PreferenceNetwork, tables: Tables) -> HeadWeights:
 def distribution(head: torch.nn.Sequential, edges: tuple[int, ...]) -> Distribution:
     """A head of ``network`` as ``sample`` reads it."""
     first, last = cast(torch.nn.Linear, head[0]), cast(torch.nn.Linear, head[2])
-    return Distribution(packed(first.weight, first.bias), packed(last.weight, last.bias), np.float32(edges))
+    return Distribution(packed(first.weight, first.bias), packed(last.weight, last.bias), np.array(edges, np.float32))
 
 
 @summing_kernel
