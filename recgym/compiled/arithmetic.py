@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,17 @@ def _cache_folder(sources: Path) -> Path:
     folder = Path(__file__).parent / "__pycache__"
     if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
         folder = recgym_home()
-    return folder / f"kernels-{digest}"
+    folder = folder / f"kernels-{digest}"
+    if not folder.exists():
+        _announce()
+    return folder
+
+
+@functools.cache
+def _announce() -> None:
+    """Tells somebody who waits, once."""
+    if sys.stderr.isatty():
+        print("RecGym compiles its kernels, once: about half a minute.", file=sys.stderr)
 
 
 @intrinsic
