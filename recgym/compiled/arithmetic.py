@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,24 +45,36 @@ def summing_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def _compile(function: Callable[..., Any], fastmath: Any) -> Callable[..., Any]:
     """Compiled without the interpreter lock, kept on disk.
 
-    Numba drops what it kept when the file of a kernel changes, but not when this file does, whose functions become
-    part of every kernel: so the folder is named after it.
+    Numba drops what it kept when the file of a kernel changes, but not when that of a function changes which became
+    part of the kernel: so the folder is named after all files that may have.
     """
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(_cache_folder())
+    numba.config.CACHE_DIR = str(_cache_folder(Path(function.__code__.co_filename).parent))
     try:
-        return njit(nogil=True, cache=True, error_model="numpy", fastmath=fastmath)(function)  # type: ignore[no-any-return]
+        return njit(nogil=True, cache=True, error_model="numpy", fastmath=fastmath)(function)
     finally:
         numba.config.CACHE_DIR = before
 
 
 @functools.cache
-def _cache_folder() -> Path:
-    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+def _cache_folder(sources: Path) -> Path:
+    """Where kernels of the folder ``sources`` are kept; they may call each other, and those of this package."""
+    files = sorted({*Path(__file__).parent.glob("*.py"), *sources.glob("*.py")})
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     folder = Path(__file__).parent / "__pycache__"
     if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
         folder = recgym_home()
-    return folder / f"kernels-{digest}"
+    folder = folder / f"kernels-{digest}"
+    if not folder.exists():
+        _announce()
+    return folder
+
+
+@functools.cache
+def _announce() -> None:
+    """Tells somebody who waits, once."""
+    if sys.stderr.isatty():
+        print("RecGym compiles its kernels, once: about half a minute.", file=sys.stderr)
 
 
 @intrinsic

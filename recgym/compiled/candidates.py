@@ -159,39 +159,8 @@ def draw(
 
 
 @kernel
-def prepare(
-    luck: Any,
-    trip: Any,
-    step: Any,
-    purpose: np.uint64,
-    active: Any,
-    order_purpose: np.uint64,
-    first_counter: np.uint64,
-    pool_items: Any,
-    pool_cost: Any,
-    num_own: int,
-    num_uniform: int,
-    num_popular: int,
-    accept: Any,
-    alias: Any,
-    most_popular: Any,
-    out: Any,
-) -> None:
-    """``draw`` for the step that the visit of each lane stands at."""
+def prepare(luck: Any, trip: Any, step: Any, purpose: np.uint64, active: Any, *source: Any) -> None:
+    """``draw`` for the step that the visit of each lane stands at, with the rest of its arguments."""
     keys = np.empty(luck.shape[0], np.uint64)
     step_key(luck, trip, step, purpose, keys)
-    draw(
-        keys,
-        active,
-        order_purpose,
-        first_counter,
-        pool_items,
-        pool_cost,
-        num_own,
-        num_uniform,
-        num_popular,
-        accept,
-        alias,
-        most_popular,
-        out,
-    )
+    draw(keys, active, *source)

@@ -136,10 +136,8 @@ class Chunk:
                 kernels.stop(*self._stop)
             return
         told, state = self.exchange, self.state
-        slate = Slate(
-            *(torch.from_numpy(a) for a in (told.items, told.examined, told.lift, told.own_counts, told.own_days)),
-            active=torch.from_numpy(told.active),
-        )
+        met = (told.items, told.examined, told.lift, told.own_counts, told.own_days, told.active)
+        slate = Slate(*(torch.from_numpy(a) for a in met))
         noise = Noise(*(torch.from_numpy(a) for a in (told.want, told.quantity_luck, told.rating_luck)))
         model = self.simulator.user_model
         response, probability = model.respond(state.hidden, slate, state.visit, noise)
@@ -186,7 +184,7 @@ class Plan:
         lanes, slots = len(state.seed), simulator.slate_size
         self.simulator, self.chunk = simulator, chunk
         flags = ("examined", "consumed", "duplicate")
-        self.told = {name: np.zeros((lanes, slots), np.bool_) for name in flags}
+        self.told: dict[str, np.ndarray] = {name: np.zeros((lanes, slots), np.bool_) for name in flags}
         self.told |= {name: np.zeros(lanes, np.bool_) for name in ("active", "left", "limit")}
         self.told |= {name: np.zeros((lanes, slots), np.int32) for name in ("quantity", "rating")}
         self.told["items"] = np.zeros((lanes, slots), np.int64)
@@ -212,7 +210,7 @@ class Plan:
         return outcome
 
     def _outcome(self, state: State) -> Outcome:
-        arrays = {name: self.told[name].copy() for name in _SHOWN}
+        arrays: dict[str, np.ndarray] = {name: self.told[name].copy() for name in _SHOWN}
         left, limit, session = self.told["left"], self.told["limit"], self.simulator.session
         over = state.steps.numpy() >= session.max_steps
         arrays["ended"] = left | limit

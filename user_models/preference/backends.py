@@ -18,6 +18,7 @@ from recgym.simulation.kernels import sigmoid
 from recgym.types import Appraisal, Noise, Response, Slate, Visit
 from recgym.user_models.preference import kernels
 from recgym.user_models.preference.cache import advance, slot_biases
+from recgym.user_models.preference.kernels.weights import Distribution, Tables
 from recgym.user_models.preference.network import (
     GAP_EDGES,
     MAX_FEEDBACK,
@@ -35,19 +36,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Tables:
-    """What depends on items or users alone, computed once a world; widths d, h (head), r (repeat term)."""
+class Feedback:
+    """How a slate went, as the next token tells it; B lanes, K slots."""
 
-    item: Tensor  # [N, h + d + r + 1]: all that the heads need of an item, so that scoring is a single gather
-    statistics: Tensor  # [N, 2], see ``repeat_features``
-    token: Tensor  # [N, d]
-    ignored: Tensor  # [N, d]
-    static_gate: Tensor  # [U, 4 d], the part of the fusion's gates that never changes for a user
-    static_parts: Tensor  # [U, 2, d], projections of graph and attributes
-    query_weight: Tensor  # [h + d + r, d]
-    query_bias: Tensor  # [h + d + r]
-    quantities: bool  # whether the world's responses hold them
-    ratings: bool
+    items: Tensor  # [B, K] int64 item rows
+    told: Tensor  # [B, K] int64, units or stars
+    consumed: Tensor  # [B, K] bool
+    ignored: Tensor  # [B, K] bool, examined and not consumed
+    active: Tensor  # [B] bool; the state of other lanes is never used
 
 
 class Backend(Protocol):
@@ -63,21 +59,8 @@ class Backend(Protocol):
         """See ``UserModel.respond``."""
         ...
 
-    def advance(
-        self,
-        cache: Tensor,
-        position: Tensor,
-        gap_level: Tensor,
-        items: Tensor,
-        feedback: Tensor,
-        consumed: Tensor,
-        ignored: Tensor,
-        active: Tensor,
-    ) -> Tensor:
-        """Sequence state [B, d] after one more token: items [B, K] with feedback int64, consumed, ignored bool [B, K].
-
-        ``cache`` is written in place; lanes outside ``active`` (bool [B]) may be skipped.
-        """
+    def advance(self, cache: Tensor, position: Tensor, gap_level: Tensor, slate: Feedback) -> Tensor:
+        """Sequence state [B, d] after one more token; arguments as in ``PreferenceState``, ``cache`` in place."""
         ...
 
     def refresh(self, user: Tensor, sequence: Tensor, pace: Tensor, visit: Visit) -> tuple[Tensor, Tensor]:
@@ -126,21 +109,12 @@ class TorchBackend:
             rating = torch.where(consumed, rated, rating)
         return Response(consumed, quantity, rating), probability
 
-    def advance(
-        self,
-        cache: Tensor,
-        position: Tensor,
-        gap_level: Tensor,
-        items: Tensor,
-        feedback: Tensor,
-        consumed: Tensor,
-        ignored: Tensor,
-        active: Tensor,
-    ) -> Tensor:
+    def advance(self, cache: Tensor, position: Tensor, gap_level: Tensor, slate: Feedback) -> Tensor:
         """See ``Backend.advance``."""
         net, tables = self._net, self._tables
-        bought = ((tables.token[items] + net.feedback.weight[feedback]) * consumed[..., None]).sum(1)
-        passed = (tables.ignored[items] * ignored[..., None]).sum(1)
+        consumed, ignored = slate.consumed, slate.ignored
+        bought = ((tables.token[slate.items] + net.feedback.weight[slate.told]) * consumed[..., None]).sum(1)
+        passed = (tables.ignored[slate.items] * ignored[..., None]).sum(1)
         count, shown = consumed.sum(1).float(), ignored.sum(1).float()
         pooled = bought / count.clamp(min=1).sqrt()[:, None] + passed / shown.clamp(min=1).sqrt()[:, None]
         sizes = torch.stack((torch.log1p(count), torch.log1p(shown)), dim=-1)
@@ -207,20 +181,11 @@ class CompiledBackend:
         kernels.respond(*_numpy(*given), MAX_FEEDBACK, *_numpy(probability, consumed, quantity, rating))
         return Response(consumed, quantity, rating), probability
 
-    def advance(
-        self,
-        cache: Tensor,
-        position: Tensor,
-        gap_level: Tensor,
-        items: Tensor,
-        feedback: Tensor,
-        consumed: Tensor,
-        ignored: Tensor,
-        active: Tensor,
-    ) -> Tensor:
+    def advance(self, cache: Tensor, position: Tensor, gap_level: Tensor, slate: Feedback) -> Tensor:
         """See ``Backend.advance``."""
-        sequence = torch.zeros(len(items), self._dim)
-        given = (active, cache, position, items, feedback, consumed, ignored, gap_level, sequence)
+        sequence = torch.zeros(len(position), self._dim)
+        shown = (slate.items, slate.told, slate.consumed, slate.ignored)
+        given = (slate.active, cache, position, *shown, gap_level, sequence)
         kernels.advance(self._sequence, *_numpy(*given))
         return sequence
 
@@ -233,7 +198,7 @@ class CompiledBackend:
         return self._sample(self._gaps, fused, target)
 
     @staticmethod
-    def _sample(head: kernels.Distribution, fused: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def _sample(head: Distribution, fused: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         whole = torch.empty(len(target), dtype=torch.int32)
         beyond = torch.empty(len(target), dtype=torch.bool)
         kernels.sample(head, *_numpy(fused, target, whole, beyond))

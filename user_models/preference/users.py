@@ -16,9 +16,10 @@ from recgym.simulation.buffers import Buffers
 from recgym.simulation.plan import BoundUsers, Exchange
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
 from recgym.user_models.preference.attributes import attribute_columns, item_statistics
-from recgym.user_models.preference.backends import Backend, CompiledBackend, Tables, TorchBackend
+from recgym.user_models.preference.backends import Backend, CompiledBackend, Feedback, TorchBackend
 from recgym.user_models.preference.cache import prefill
 from recgym.user_models.preference.config import NetworkConfig
+from recgym.user_models.preference.kernels.weights import Tables
 from recgym.user_models.preference.network import (
     GAP_EDGES,
     MAX_FEEDBACK,
@@ -134,8 +135,8 @@ class PreferenceUsers:
         consumed = response.consumed
         feedback = (response.rating if self._rated else response.quantity).clamp(0, MAX_FEEDBACK).long()
         ignored = slate.examined & ~consumed
-        shown = (slate.items, feedback, consumed, ignored, slate.active)
-        sequence = self._backend.advance(state.cache, state.position, state.gap_level, *shown)
+        shown = Feedback(slate.items, feedback, consumed, ignored, slate.active)
+        sequence = self._backend.advance(state.cache, state.position, state.gap_level, shown)
         moved = replace(
             state, position=state.position + 1, sequence=sequence, gap_level=torch.zeros_like(state.gap_level)
         )
@@ -201,7 +202,7 @@ class PreferenceUsers:
                 (self._replay if self._compiled is not None else self._prefill)(missing.unique())
 
     def _replay(self, users: Tensor) -> None:
-        """A token after the other, as in the simulation."""
+        """User by user, by the kernels of the simulation."""
         assert self._compiled is not None  # noqa: S101 - the caller has checked
         self._compiled.replay(users, self.world.tokens, self._levels, self._caches, self._states)
         self._ready[users] = True
@@ -218,8 +219,7 @@ class PreferenceUsers:
     @cached_property
     def _levels(self) -> Tensor:
         """Gap levels of all shipped tokens, int64 [T]."""
-        gaps = self.world.tokens.values["gap"].long()
-        return torch.where(gaps < 0, 0, gap_levels(gaps.clamp(min=0)))
+        return _token_levels(self.world.tokens.values["gap"])
 
     def history_tokens(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Token inputs [n, T, d] of the users' shipped histories, right-padded, and their lengths [n]."""
@@ -229,10 +229,15 @@ class PreferenceUsers:
         padded = histories.padded(rows, width, fill={"items": -1})
         items = padded["items"].long().to(self.device)
         pooled, count = net.pool(self.item_vectors, items, padded["feedback"].long().to(self.device))
-        gaps = padded["gap"].long().to(self.device)
-        level = torch.where(gaps < 0, 0, gap_levels(gaps.clamp(min=0)))
+        level = _token_levels(padded["gap"]).to(self.device)
         nothing = torch.zeros_like(pooled)
         return net.token(pooled, nothing, count, torch.zeros_like(count), level), lengths.to(self.device)
+
+
+def _token_levels(gaps: Tensor) -> Tensor:
+    """Gap levels int64 of shipped tokens, whose gap in days is -1 within a trip."""
+    gaps = gaps.long()
+    return torch.where(gaps < 0, 0, gap_levels(gaps.clamp(min=0)))
 
 
 def _pace(record: Record) -> Tensor:
