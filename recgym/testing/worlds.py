@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from recgym.user_models.preference.config import ModelConfig, NetworkConfig
-from recgym.user_models.preference.network import PreferenceNetwork
+from recgym.user_models.preference.network import TREND_DAYS, PreferenceNetwork
 from recgym.worlds.bundle import write_bundle
 from recgym.worlds.spec import FORMAT_VERSION, Parameter, WorldSpec
 from recgym.worlds.world import World, load_world
@@ -58,6 +58,8 @@ def tiny_world(
             "discount": rng.uniform(0.0, 0.3, num_items).round(3),
             "popularity": popularity,
             "interval_days": rng.uniform(5.0, 60.0, num_items),
+            "repeat_share": rng.uniform(0.0, 0.9, num_items),
+            **{f"trend_{days}": rng.normal(0.0, 0.5, num_items) for days in TREND_DAYS},
         }
     )
     lengths = rng.integers(1, 30, num_users)

@@ -9,7 +9,8 @@ import pandas as pd
 
 from recgym.data.interactions import FilterCount, Interactions
 from recgym.errors import DataError
-from recgym.user_models.preference.network import MAX_FEEDBACK
+from recgym.user_models.preference.network import MAX_FEEDBACK, TREND_DAYS
+from recgym.user_models.preference.trends import Trends
 from recgym.user_models.preference.trips import Trips
 from recgym.worlds.recipes import Recipe
 
@@ -23,7 +24,7 @@ class Prepared:
     trips: Trips
     items: (
         pd.DataFrame
-    )  # [N] item_id, title, text, category, subcategory, brand, price, discount, popularity, interval_days
+    )  # [N] item_id, title, text, category, subcategory, brand, price, discount, popularity, ..., see ``_item_table``
     users: pd.DataFrame  # [U] user_id as in the log, observable attributes
     filters: tuple[FilterCount, ...]
     first_day: str  # date of day 0
@@ -174,10 +175,29 @@ def repurchase_intervals(trips: Trips) -> np.ndarray:
     return medians
 
 
+def repeat_shares(trips: Trips) -> np.ndarray:
+    """Share of each item's purchases by users who had bought it before, [N]; 0 for items never bought."""
+    bought = np.bincount(trips.item, minlength=trips.num_items)
+    pairs = np.unique(trips.trip_user[trips.trip] * trips.num_items + trips.item)
+    buyers = np.bincount(pairs % trips.num_items, minlength=trips.num_items)
+    return (bought - buyers) / np.maximum(bought, 1)
+
+
+def trend_columns(trips: Trips, popularity: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns trend_1, trend_7, ... of an item table: see ``Trends.now``, where ``trips`` end."""
+    trends = Trends.of(trips, popularity).now().round(4)
+    return {f"trend_{days}": trends[:, column] for column, days in enumerate(TREND_DAYS)}
+
+
 def _item_table(described: pd.DataFrame, frame: pd.DataFrame, trips: Trips) -> pd.DataFrame:
-    """What is known of each item; popularity and intervals come from the training part alone."""
+    """What is known of each item: text and attributes, price (in currency) and discount (a share), and its sales.
+
+    Popularity (purchases), intervals (days) and repeat shares come from the training part alone; trends are those
+    where the log ends.
+    """
     training = training_part(trips)
     count = len(described)
+    popularity = np.bincount(training.item, minlength=count)
 
     def column(name: str, default: str) -> pd.Series:
         values = described[name] if name in described else pd.Series([None] * count, index=described.index)
@@ -197,8 +217,10 @@ def _item_table(described: pd.DataFrame, frame: pd.DataFrame, trips: Trips) -> p
             "brand": column("brand", "unknown").to_numpy(),
             "price": median["price"].fillna(0.0).round(2).to_numpy(),
             "discount": median["discount"].fillna(0.0).round(4).to_numpy(),
-            "popularity": np.bincount(training.item, minlength=count),
+            "popularity": popularity,
             "interval_days": repurchase_intervals(training).round(2),
+            "repeat_share": repeat_shares(training).round(4),
+            **trend_columns(trips, popularity),
         }
     )
 

@@ -18,7 +18,7 @@ from recgym.scenario import Scenario, load_scenario
 from recgym.user_models.preference.metrics import ndcg_and_recall
 from recgym.user_models.preference.trips import Trips
 from recgym.user_models.preference.users import PreferenceUsers
-from recgym.worlds.prepare import prepare
+from recgym.worlds.prepare import prepare, trend_columns
 from recgym.worlds.recipes import Recipe
 from recgym.worlds.unaided import ks_distance, unaided_trips
 from recgym.worlds.userside import user_side
@@ -80,7 +80,9 @@ def cut_world(world: World, trips: Trips, recipe: Recipe, held_out: int) -> Worl
     history = trips.select(trips.before_last(held_out))
     half_life = recipe.model.graph.half_life_days
     tensors, columns = user_side(history, network, world.item_tensors["graph"], half_life, recipe.seed)
-    return replace(world, user_tensors=tensors, users=world.users.assign(**dict(columns.items())))
+    trends = trend_columns(history, world.items["popularity"].to_numpy())
+    users, items = world.users.assign(**dict(columns.items())), world.items.assign(**trends)
+    return replace(world, user_tensors=tensors, users=users, items=items)
 
 
 def _summary(values: Tensor | np.ndarray, users: np.ndarray) -> list[float]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recgym.user_models.preference.attributes import attribute_columns
 from recgym.user_models.preference.losses import rating_cdf
+from recgym.user_models.preference.network import TREND_DAYS
 from recgym.user_models.preference.scoring import (
     Moments,
     OwnHistory,
@@ -19,7 +20,8 @@ from recgym.user_models.preference.scoring import (
     score_pairs,
     trip_start_moments,
 )
-from recgym.user_models.preference.trips import Purchases, Trips
+from recgym.user_models.preference.trends import Trends
+from recgym.user_models.preference.trips import Trips
 from recgym.user_models.preference.users import PreferenceUsers
 from recgym.worlds.world import World
 
@@ -37,14 +39,14 @@ class HeldOut:
     def of(cls, trips: Trips, targets: np.ndarray) -> HeldOut:
         """Gathers what is known before the trips ``targets``."""
         baskets = [torch.from_numpy(trips.item[trips.events[t] : trips.events[t + 1]]) for t in targets]
-        past = owned_before(trips, Purchases.of(trips), targets)
-        own = torch.zeros(len(targets), trips.num_items)
-        own[past.moment, past.item] = past.own_counts
+        first = trips.events[trips.users[trips.trip_user[targets]]]
+        past = [trips.item[a:b] for a, b in zip(first, trips.events[targets], strict=True)]
+        own = np.stack([np.bincount(items, minlength=trips.num_items) for items in past])
         held = np.zeros(len(trips.trip_user), bool)
         held[targets] = True
         earlier = trips.item[~held[trips.trip]]
         popularity = torch.from_numpy(np.bincount(earlier, minlength=trips.num_items).astype(np.float32))
-        return cls(baskets, own, popularity, int((~held).sum()))
+        return cls(baskets, torch.from_numpy(own).float(), popularity, int((~held).sum()))
 
 
 @torch.no_grad()
@@ -62,7 +64,8 @@ def _fused(cut: World, trips: Trips, targets: np.ndarray) -> tuple[PreferenceUse
 def held_out_logits(cut: World, trips: Trips, targets: np.ndarray) -> Tensor:
     """Calibrated logits of q [P, N] at the start of trips ``targets``, from a world cut just before them."""
     users, fused, moments = _fused(cut, trips, targets)
-    own = owned_before(trips, Purchases.of(trips), targets)
+    trends = Trends.of(trips.select(trips.before_last(1)), cut.items["popularity"].to_numpy())
+    own = owned_before(trips, trends, targets)
     return score_catalogue(users.network, fused, users.item_vectors, users.item_statistics, moments, own).logits()
 
 
@@ -77,7 +80,7 @@ def rating_predictions(
     event = np.concatenate([np.arange(trips.events[t], trips.events[t + 1]) for t in targets])
     item = torch.from_numpy(trips.item[event])
     zero = torch.zeros(len(event))
-    pairs = OwnHistory(torch.from_numpy(moment), item, zero, zero)
+    pairs = OwnHistory(torch.from_numpy(moment), item, zero, zero, torch.zeros(len(event), len(TREND_DAYS)))
     output = score_pairs(users.network, fused, users.item_vectors, users.item_statistics, moments, pairs)
     expected = 5 - rating_cdf(users.network, output.rating).sum(-1)  # E[r] = 5 - sum of P(r <= k)
     held = np.zeros(len(trips.trip_user), bool)

@@ -6,7 +6,7 @@ import torch
 
 from recgym.user_models.preference.calibration import calibrate
 from recgym.user_models.preference.config import NetworkConfig
-from recgym.user_models.preference.network import PreferenceNetwork
+from recgym.user_models.preference.network import TREND_DAYS, PreferenceNetwork
 from recgym.user_models.preference.scoring import Components, Moments, OwnHistory, score_catalogue
 from recgym.user_models.preference.trips import Trips
 
@@ -22,7 +22,7 @@ def test_weights_are_recovered_and_folded_in():
         torch.nn.init.normal_(net.repeat_out)
         torch.nn.init.normal_(net.item_bias.weight, std=0.4)
         fused, vectors = torch.randn(MOMENTS, 16), torch.randn(ITEMS, 16)
-        statistics = torch.rand(ITEMS, 2) * 5 + 1
+        statistics = torch.rand(ITEMS, 3) * 5 + 1
         ones = torch.ones(MOMENTS)
         moments = Moments(torch.arange(MOMENTS), fused, torch.rand(MOMENTS, 3), ones, ones * 0, ones * 0, ones)
         own = OwnHistory(
@@ -30,6 +30,7 @@ def test_weights_are_recovered_and_folded_in():
             torch.cat([torch.randperm(ITEMS)[:10] for _ in range(MOMENTS)]),
             torch.randint(1, 9, (MOMENTS * 10,)).float(),
             torch.randint(0, 60, (MOMENTS * 10,)).float(),
+            torch.randn(MOMENTS * 10, len(TREND_DAYS)) * 0.3,
         )
         parts = score_catalogue(net, fused, vectors, statistics, moments, own)
         true = 0.5 * parts.match + 0.2 * parts.hidden + 1.5 * parts.repeat + 1.2 * parts.bias - 0.4

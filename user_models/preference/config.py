@@ -19,7 +19,7 @@ class NetworkConfig(BaseModel):
     window: int = Field(50, ge=2, description="tokens each attention layer looks back on, itself included")
     group: int = Field(10, ge=1, description="largest number of items in one event-group token")
     hidden: int = Field(64, ge=8, description="width of the one-hidden-layer head")
-    repeat_hidden: int = Field(16, ge=4)
+    repeat_hidden: int = Field(32, ge=4, description="width of the two hidden layers of the repeat term")
     dropout: float = Field(0.1, ge=0, lt=1)
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recgym.user_models.preference.network import TREND_DAYS
 from recgym.user_models.preference.scoring import Moments, OwnHistory
+from recgym.user_models.preference.trends import Trends
 from recgym.user_models.preference.trips import FirstPurchases, Purchases, Tokens, Trips
 
 
@@ -91,8 +93,8 @@ class PairSampler:
     trip are left out: they cannot be bought again.
     """
 
-    def __init__(self, trips: Trips, own: int, other: int) -> None:
-        self.trips, self.own, self.other = trips, own, other
+    def __init__(self, trips: Trips, trends: Trends, own: int, other: int) -> None:
+        self.trips, self.trends, self.own, self.other = trips, trends, own, other
         self.purchases = Purchases.of(trips)
         self.first = FirstPurchases.of(trips)
         self.baskets = np.sort(trips.trip * trips.num_items + trips.item)
@@ -136,7 +138,11 @@ class PairSampler:
         start_of_other = len(moment) + count * self.own
         weight[start_of_other:][counts[start_of_other:] > 0] = 0.0
         keep = weight > 0
-        days = np.where(counts > 0, trips.trip_day[trip[rows]] - last, 0)
+        today = trips.trip_day[trip[rows]]
+        days = np.where(counts > 0, today - last, 0)
+        lately = np.zeros((len(item), len(TREND_DAYS)), np.float32)
+        owned = keep & (counts > 0)
+        lately[owned] = self.trends.at(today[owned], item[owned])
 
         def tensor(values: np.ndarray) -> Tensor:
             return torch.from_numpy(values[keep].astype(np.float32))
@@ -149,4 +155,5 @@ class PairSampler:
             feedback=tensor(feedback),
             own_counts=tensor(counts),
             own_days=tensor(days),
+            trends=tensor(lately),
         )

@@ -12,9 +12,12 @@ from torch import Tensor
 from recgym.user_models.preference.network import (
     PreferenceNetwork,
     gap_levels,
-    repeat_features,
+    item_features,
+    pace_features,
+    pair_features,
     time_features,
 )
+from recgym.user_models.preference.trends import Trends
 from recgym.user_models.preference.trips import Purchases, Tokens, Trips
 
 
@@ -53,6 +56,12 @@ class OwnHistory:
     item: Tensor  # [Q] int64
     own_counts: Tensor  # [Q] float32 trips with the item
     own_days: Tensor  # [Q] float32 days since the last one, 0 where there is none
+    trends: Tensor  # [Q, windows] float32 of the item on the day of the moment, 0 where the user never bought it
+
+    def select(self, rows: Tensor) -> OwnHistory:
+        """The pairs ``rows``, int64 [n]."""
+        columns = (self.moment, self.item, self.own_counts, self.own_days, self.trends)
+        return OwnHistory(*(column[rows] for column in columns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +82,7 @@ def score_pairs(
         network: the preference network.
         fused: x of each moment, [P, d].
         vectors: y of each item, [N, d].
-        statistics: of each item, [N, 2]; see ``repeat_features``.
+        statistics: of each item, [N, 3]; see ``item_features``.
         moments: the P moments.
         pairs: the Q pairs, with what the user's own history says of each.
     """
@@ -82,8 +91,9 @@ def score_pairs(
     logit = hidden @ network.head_purchase
     logit = logit + (network.match(fused)[moment] * vectors[item]).sum(-1)
     logit = logit + network.item_bias(vectors)[item, 0]
-    repeat = _repeats(network, fused, vectors, statistics, moments, pairs)
-    logit = logit + torch.where(pairs.own_counts > 0, repeat, 0.0)
+    owned = pairs.own_counts.nonzero()[:, 0]
+    repeat = _repeats(network, fused, vectors, statistics, moments, pairs.select(owned))
+    logit = logit.index_add(0, owned, repeat)
     return PairOutput(logit, hidden @ network.head_quantity + network.quantity_bias, hidden @ network.head_rating)
 
 
@@ -128,10 +138,10 @@ def _repeats(
 ) -> Tensor:
     """The repeat term of each pair, [Q]."""
     moment, item = pairs.moment, pairs.item
-    features = repeat_features(
-        pairs.own_counts, pairs.own_days, statistics[item], moments.pace[moment], moments.gap[moment]
-    )
-    return network.repeat_term(features, network.repeat_user(fused)[moment], network.repeat_item(vectors)[item])
+    user = network.repeat_user(fused) + network.repeat_pace(pace_features(moments.pace, moments.gap))
+    known = network.repeat_known(item_features(statistics[item], pairs.trends))
+    features = pair_features(pairs.own_counts, pairs.own_days, statistics[item, 0], moments.pace[moment])
+    return network.repeat_term(features, user[moment], network.repeat_item(vectors)[item] + known)
 
 
 def token_inputs(
@@ -195,8 +205,9 @@ def trip_start_moments(trips: Trips, targets: np.ndarray, states: Tensor) -> Mom
     )
 
 
-def owned_before(trips: Trips, purchases: Purchases, targets: np.ndarray) -> OwnHistory:
+def owned_before(trips: Trips, trends: Trends, targets: np.ndarray) -> OwnHistory:
     """What the users of trips ``targets`` had bought before them, as flat pairs."""
+    purchases = Purchases.of(trips)
     moments, items, counts, days = [], [], [], []
     for row, trip in enumerate(targets):
         user = trips.trip_user[trip]
@@ -209,4 +220,5 @@ def owned_before(trips: Trips, purchases: Purchases, targets: np.ndarray) -> Own
         days.append(trips.trip_day[trip] - last)
     lists = (moments, items, counts, days)
     moment, item, bought, since = (torch.from_numpy(np.concatenate(parts)) for parts in lists)
-    return OwnHistory(moment, item, bought.float(), since.float())
+    lately = torch.from_numpy(trends.at(trips.trip_day[targets][moment], item.numpy()))
+    return OwnHistory(moment, item, bought.float(), since.float(), lately)

@@ -42,7 +42,8 @@ from recgym.user_models.preference.scoring import (
     token_inputs,
     trip_start_moments,
 )
-from recgym.user_models.preference.trips import Purchases, Tokens, Trips, draw_tokens
+from recgym.user_models.preference.trends import Trends
+from recgym.user_models.preference.trips import Tokens, Trips, draw_tokens
 
 Progress = Callable[[str, float], None]  # (what is under way, share done in [0, 1])
 
@@ -59,7 +60,7 @@ class TrainingData:
     text: Tensor  # [N, width] frozen text embeddings
     item_attributes: Tensor  # [N, F]
     user_attributes: Tensor  # [U, A]
-    item_statistics: Tensor  # [N, 2] from training trips: median repurchase interval (days), log(1 + popularity)
+    item_statistics: Tensor  # [N, 3] from training trips; see ``item_features``
     ratings: bool  # feedback is a rating and not a quantity
 
 
@@ -117,11 +118,14 @@ class Trainer:
         users, items, weights = graph_edges(graph_trips, config.graph.half_life_days)
         self.adjacency = normalised_adjacency(users, items, weights, data.trips.num_users, data.trips.num_items)
         self.folding = fold_matrix(graph_trips, config.graph.half_life_days)
-        self.sampler = PairSampler(self.train_trips, config.training.own_negatives, config.training.other_negatives)
+        popularity = np.bincount(self.train_trips.item, minlength=data.trips.num_items)
+        # A day's trends may know everything that was bought before it, but test trips are never read.
+        self.trends = Trends.of(data.trips.select(data.trips.before_last(1)), popularity)
+        training = config.training
+        self.sampler = PairSampler(self.train_trips, self.trends, training.own_negatives, training.other_negatives)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model = PreferenceModel(config, data)
-            popularity = np.bincount(self.train_trips.item, minlength=data.trips.num_items)
             rate = float(popularity.mean() / len(self.train_trips.trip_user))
             nn.init.zeros_(self.model.network.item_bias.weight)
             nn.init.constant_(self.model.network.item_bias.bias, float(np.log(rate)))
@@ -304,7 +308,7 @@ class Trainer:
     def components(self, targets: np.ndarray) -> Components:
         """The parts of the logits of q at the start of trips ``targets``."""
         vectors, moments, fused = self.encode_at(targets)
-        own = owned_before(self.data.trips, Purchases.of(self.data.trips), targets)
+        own = owned_before(self.data.trips, self.trends, targets)
         return score_catalogue(self.model.network, fused, vectors, self.data.item_statistics, moments, own)
 
     def catalogue_logits(self, targets: np.ndarray) -> Tensor:

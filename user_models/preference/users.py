@@ -14,7 +14,7 @@ from torch import Tensor
 from recgym import compiled
 from recgym.errors import WorldError
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
-from recgym.user_models.preference.attributes import attribute_columns, item_statistics
+from recgym.user_models.preference.attributes import attribute_columns, item_statistics, item_trends
 from recgym.user_models.preference.backends import Backend, CompiledBackend, Feedback, TorchBackend
 from recgym.user_models.preference.cache import prefill
 from recgym.user_models.preference.config import NetworkConfig
@@ -26,6 +26,7 @@ from recgym.user_models.preference.network import (
     SIZE_BINS,
     PreferenceNetwork,
     gap_levels,
+    item_features,
 )
 from recgym.user_models.preference.numerics import linear, silu
 from recgym.user_models.protocol import BoundUsers, Exchange
@@ -76,9 +77,11 @@ class PreferenceUsers:
         self.item_vectors = vectors
         self.item_statistics = item_statistics(world.items).to(self.device)
         no_bias = torch.zeros_like(net.repeat_user.weight[:, 0])
+        known = item_features(self.item_statistics, item_trends(world.items).to(self.device))
+        repeat = net.repeat_item(vectors) + net.repeat_known(known)
         tables = Tables(
-            item=torch.cat((net.head_item(vectors), vectors, net.repeat_item(vectors), net.item_bias(vectors)), dim=1),
-            statistics=self.item_statistics,
+            item=torch.cat((net.head_item(vectors), vectors, repeat, net.item_bias(vectors)), dim=1),
+            interval=self.item_statistics[:, 0].contiguous(),
             token=net.item_token(vectors),
             ignored=net.item_ignored(vectors),
             static_gate=fusion.gate["graph"](graph) + fusion.gate["attributes"](attributes),
