@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recgym.user_models.preference.calibration import calibrate
+from recgym.user_models.preference.calibration import calibrate, calibrate_bins
 from recgym.user_models.preference.config import NetworkConfig
 from recgym.user_models.preference.network import TREND_DAYS, PreferenceNetwork
 from recgym.user_models.preference.scoring import Components, Moments, OwnHistory, score_catalogue
@@ -70,3 +70,21 @@ def test_a_part_that_tells_nothing_does_not_run_off():
     assert float(torch.sigmoid(after).sum()) == pytest.approx(float(bought.sum()), rel=0.01)
     assert match == pytest.approx(1.0, abs=0.3)
     assert max(abs(hidden), abs(repeat), abs(bias)) < 5
+
+
+def test_bins_come_as_often_as_they_were_seen():
+    """And what a head knows of each moment stays: the order of its logits' differences between moments."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        net = PreferenceNetwork(CONFIG, 3)
+        torch.nn.init.normal_(net.gap_head[-1].weight)
+        fused = torch.randn(500, 16)
+        before = net.gap_head(fused).detach()
+        truth = torch.linspace(-2, 2, before.shape[1])
+        bins = torch.distributions.Categorical(logits=before + truth).sample()
+    calibrate_bins(net.gap_head, fused, bins)
+    after = net.gap_head(fused).detach()
+    seen = torch.bincount(bins, minlength=after.shape[1]) + 0.5
+    torch.testing.assert_close(after.softmax(1).mean(0), seen / seen.sum(), atol=1e-4, rtol=1e-3)
+    shift = after - before
+    torch.testing.assert_close(shift, shift[:1].expand_as(shift), atol=1e-4, rtol=0)

@@ -7,6 +7,7 @@ import torch
 from recgym.user_models.preference.losses import WHOLE_BASKET, ranking_loss
 from recgym.user_models.preference.samples import Pairs, PairSampler
 from recgym.user_models.preference.trips import draw_tokens
+from tests.user_models.test_trends import trends_of
 from tests.user_models.test_trips import random_trips
 
 
@@ -20,6 +21,7 @@ def pairs_of(moment: list[int], label: list[float], weight: list[float]) -> Pair
         feedback=nothing,
         own_counts=nothing,
         own_days=nothing,
+        trends=nothing[:, None],
     )
 
 
@@ -52,7 +54,7 @@ def test_sampled_candidates_stand_for_the_catalogue():
         candidates = sorted(set(range(trips.num_items)) - set(gone))
         exact += float(logits[row, candidates].logsumexp(0) - logits[row, left].mean())
     rng = np.random.default_rng(1)
-    sampler = PairSampler(trips, own=64, other=64)
+    sampler = PairSampler(trips, trends_of(trips), own=64, other=64)
     draws = [sampler.draw(tokens, picked, rng) for _ in range(40)]
     found = [float(ranking_loss(logits[pairs.moment, pairs.item], pairs, len(picked))) for pairs in draws]
     assert np.mean(found) == pytest.approx(exact / len(picked), rel=0.02)

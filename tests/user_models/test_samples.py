@@ -7,16 +7,15 @@ import torch.nn.functional as F
 
 from recgym.user_models.preference.losses import purchase_loss
 from recgym.user_models.preference.samples import PairSampler, cut_segments, segment_index
-from recgym.user_models.preference.trends import Trends
 from recgym.user_models.preference.trips import draw_tokens
+from tests.user_models.test_trends import trends_of
 from tests.user_models.test_trips import random_trips
 
 
 def test_weighted_loss_is_unbiased_for_the_catalogue():
     trips = random_trips(3)
     tokens = draw_tokens(trips, np.random.default_rng(0), 5, 0.2)
-    trends = Trends.of(trips, np.bincount(trips.item, minlength=trips.num_items))
-    sampler = PairSampler(trips, trends, own=4, other=4)
+    sampler = PairSampler(trips, trends_of(trips), own=4, other=4)
     picked = np.arange(0, len(tokens.trip), 7)
     logits = torch.randn(len(picked), trips.num_items, generator=torch.Generator().manual_seed(0))
     exact = 0.0

@@ -48,5 +48,5 @@ def test_a_trend_never_knows_its_own_day_or_later():
 def test_an_item_that_sells_as_usual_has_no_trend():
     users = np.repeat(np.arange(40), 10)
     trip = np.arange(400)
-    trips = Trips(trip % 2, np.ones(400, np.int64), trip, users, np.tile(np.arange(10), 40), 40, 2)
+    trips = Trips((users + trip) % 2, np.ones(400, np.int64), trip, users, np.tile(np.arange(10), 40), 40, 2)
     assert np.abs(trends_of(trips).now()).max() < 0.05

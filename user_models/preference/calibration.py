@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from recgym.user_models.preference.network import PreferenceNetwork
 from recgym.user_models.preference.scoring import Components
 from recgym.user_models.preference.trips import Trips
 
-NEWTON_STEPS = 50
+NEWTON_STEPS, FITTING_STEPS = 50, 30
+PSEUDO = 0.5  # trips added to each bin: no bin becomes impossible
 PRIOR = 10.0  # precision of the prior that a part deserves weight 1: decides where the trips cannot tell parts apart
 
 
@@ -54,6 +57,26 @@ def calibrate(network: PreferenceNetwork, parts: Components, trips: Trips, targe
     network.item_bias.weight.mul_(bias)
     network.item_bias.bias.mul_(bias).add_(intercept)
     return weights.tolist()
+
+
+@torch.no_grad()
+def calibrate_bins(head: nn.Sequential, fused: Tensor, bins: Tensor) -> None:
+    """Shifts the biases of a head until, summed over moments, it expects what was seen in every bin.
+
+    A trip is trained on only if two more followed before the log ended, and long gaps leave no room for those: what a
+    head learns is short of what comes next, above all for users who come seldom. The likelihood of ``bins``, concave
+    in the biases, is climbed by iterative proportional fitting.
+
+    Args:
+        head: whose last layer gives the logits of bins.
+        fused: x of P held-out moments, [P, d].
+        bins: the bin that was seen after each, int64 [P].
+    """
+    last = cast(nn.Linear, head[-1])
+    seen = torch.bincount(bins, minlength=last.out_features) + PSEUDO
+    scale = seen.sum() / len(bins)
+    for _ in range(FITTING_STEPS):
+        last.bias.add_((seen / (scale * head(fused).softmax(1).sum(0)).clamp(min=1e-6)).log())
 
 
 def _derivatives(columns: tuple[Tensor, ...], labels: Tensor, weights: Tensor) -> tuple[float, Tensor, Tensor]:

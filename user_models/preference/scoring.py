@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -203,6 +203,12 @@ def trip_start_moments(trips: Trips, targets: np.ndarray, states: Tensor) -> Mom
         bought=zeros,
         day=tensor(trips.trip_day[targets]),
     )
+
+
+def trip_end_moments(trips: Trips, ended: np.ndarray, states: Tensor) -> Moments:
+    """The moments at the end of trips ``ended``, given the sequence states after them."""
+    start = trip_start_moments(trips, ended, states)
+    return replace(start, inside=torch.ones(len(ended)), bought=torch.from_numpy(trips.size[ended]).float())
 
 
 def owned_before(trips: Trips, trends: Trends, targets: np.ndarray) -> OwnHistory:

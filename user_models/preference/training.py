@@ -16,12 +16,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from recgym.errors import RecGymError
 from recgym.user_models.preference import losses
-from recgym.user_models.preference.calibration import calibrate
+from recgym.user_models.preference.calibration import calibrate, calibrate_bins
 from recgym.user_models.preference.checkpoint import load_checkpoint, save_checkpoint
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder, edge_weights, normalised_adjacency
 from recgym.user_models.preference.metrics import ranking_metrics
-from recgym.user_models.preference.network import PreferenceNetwork
+from recgym.user_models.preference.network import GAP_BINS, SIZE_BINS, PreferenceNetwork
 from recgym.user_models.preference.samples import (
     PairSampler,
     Segment,
@@ -40,6 +40,7 @@ from recgym.user_models.preference.scoring import (
     score_pairs,
     states_before,
     token_inputs,
+    trip_end_moments,
     trip_start_moments,
 )
 from recgym.user_models.preference.trends import Trends
@@ -144,6 +145,7 @@ class Trainer:
             self._stage("finetune", training.finetune_epochs, training.finetune_learning_rate, writer)
         targets = np.flatnonzero(self.data.trips.trip_user_remaining == 1)
         calibrate(self.model.network, self.components(targets), self.data.trips, targets)
+        self._calibrate_behaviour(targets)
         return self.model
 
     def _stage(self, stage: str, epochs: int, learning_rate: float, writer: SummaryWriter) -> None:
@@ -293,8 +295,8 @@ class Trainer:
         return self._encode_items(with_graph=True, hide=False)
 
     @torch.no_grad()
-    def encode_at(self, targets: np.ndarray) -> tuple[Tensor, Moments, Tensor]:
-        """Item vectors [N, d], moments and fused states [P, d] at the start of trips ``targets``."""
+    def encode_at(self, targets: np.ndarray) -> tuple[Tensor, Moments, Tensor, Tensor]:
+        """Where trips ``targets`` start: item vectors [N, d], moments, user graph embeddings [U, d], x [P, d]."""
         self.model.eval()
         network, trips = self.model.network, self.data.trips
         vectors, graph = self._encode_items(with_graph=self.use_graph, hide=False)
@@ -302,12 +304,23 @@ class Trainer:
         moments = trip_start_moments(trips, targets, states_before(network, vectors, trips, tokens, targets))
         history = trips.select(trips.before_last(int(trips.trip_user_remaining[targets[0]]) + 1))
         user_graph = fold_in(history, graph, self.config.graph.half_life_days) * float(self.use_graph)
-        return vectors, moments, fuse(network, moments, user_graph, self.data.user_attributes)
+        return vectors, moments, user_graph, fuse(network, moments, user_graph, self.data.user_attributes)
+
+    @torch.no_grad()
+    def _calibrate_behaviour(self, targets: np.ndarray) -> None:
+        """Basket sizes and gaps as they were on trips ``targets``, none of them their users' first."""
+        network, trips = self.model.network, self.data.trips
+        _, moments, user_graph, fused = self.encode_at(targets)
+        sizes = losses.bin_numbers(trips.size[targets], SIZE_BINS, len(SIZE_BINS) - 2)
+        calibrate_bins(network.size_head, fused, sizes)
+        ended = trip_end_moments(trips, targets - 1, moments.sequence)
+        gaps = losses.bin_numbers(trips.gap[targets], GAP_BINS, len(GAP_BINS) - 1)
+        calibrate_bins(network.gap_head, fuse(network, ended, user_graph, self.data.user_attributes), gaps)
 
     @torch.no_grad()
     def components(self, targets: np.ndarray) -> Components:
         """The parts of the logits of q at the start of trips ``targets``."""
-        vectors, moments, fused = self.encode_at(targets)
+        vectors, moments, _, fused = self.encode_at(targets)
         own = owned_before(self.data.trips, self.trends, targets)
         return score_catalogue(self.model.network, fused, vectors, self.data.item_statistics, moments, own)
 
