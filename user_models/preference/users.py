@@ -203,7 +203,8 @@ class PreferenceUsers:
                 (self._replay if self._compiled is not None else self._prefill)(missing.unique())
 
     def _start_rows(self, rows: np.ndarray) -> None:
-        self._start(torch.from_numpy(rows))
+        if not self._ready.numpy()[rows].all():
+            self._start(torch.from_numpy(rows))
 
     def _replay(self, users: Tensor) -> None:
         """User by user, by the kernels of the simulation."""
