@@ -116,7 +116,7 @@ class Lanes:
             and episodes is None
             and not any(seed is not None for seed in seeds)
         ):
-            self.restart(self._everyone)
+            self.restart()
             return
         given = torch.tensor([seed is not None for seed in seeds], device=device)
         values = torch.tensor([_int64(seed) if seed is not None else 0 for seed in seeds], device=device)
@@ -133,8 +133,13 @@ class Lanes:
             self.simulator.restart(self.state, where, *beginning)
         self.seeds[where], self.episodes[where], self.ended[where] = new_seeds[where], number[where], False
 
-    def restart(self, lanes: Tensor) -> None:
-        """Takes ``lanes`` (int64 [n]) to their next episode."""
+    def restart(self, lanes: Tensor | None = None) -> None:
+        """Takes ``lanes`` (int64 [n]; None: all) to their next episode."""
+        if lanes is None:
+            self.episodes += 1
+            self.simulator.restart(self.current, self._everyone, self.seeds, self.episodes)
+            self.ended.zero_()
+            return
         self.episodes[lanes] += 1
         self.simulator.restart(self.current, lanes, self.seeds[lanes], self.episodes[lanes])
         self.ended[lanes] = False
