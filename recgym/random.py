@@ -99,7 +99,7 @@ def episode_key(seeds: Tensor, episodes: Tensor | int) -> Tensor:
 def uniform(key: Tensor) -> Tensor:
     """Float32 in the open interval (0, 1) from int64 keys: the 23 top bits, centred in their cell."""
     if compiled.runs_on(key):
-        cells = (key.numpy().view(np.uint64) >> np.uint64(41)).astype(np.float32)
+        cells = np.asarray(key.numpy().view(np.uint64) >> np.uint64(41)).astype(np.float32)
         cells += np.float32(0.5)
         cells *= np.float32(1.0 / (1 << 23))
         return torch.from_numpy(cells)
