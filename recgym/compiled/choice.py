@@ -215,9 +215,9 @@ def recall(
     for lane in range(items.shape[0]):
         for slot in range(items.shape[1]):
             item = np.int32(items[lane, slot])
-            entry = used[lane] - 1
-            while entry >= 0 and shown[lane, entry] != item:
-                entry -= 1
+            entry = np.int32(-1)  # the last that is of the item: looked for in all of them, so without a branch
+            for place in range(np.int32(used[lane])):
+                entry = max(entry, np.int32(place) if shown[lane, place] == item else np.int32(-1))
             known = entry >= 0
             out_refusals[lane, slot] = refusals[lane, entry] if known else 0
             out_refused[lane, slot] = refused[lane, entry] if known else _F(0.0)
