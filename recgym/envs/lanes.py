@@ -145,7 +145,7 @@ class Lanes:
         return None if self.simulator.binds else self.simulator.starts(self.seeds[lanes], self.episodes[lanes] + 1)
 
     def restart(self, lanes: Tensor | None = None, starts: list[State] | None = None) -> None:
-        """Takes ``lanes`` (int64 [n]; None: all) to their next episode: to ``starts``, where that has been called."""
+        """Takes ``lanes`` (int64 [n]; None: all) to their next episode, ``starts`` where it is computed already."""
         if lanes is None:
             self.simulator.restart(self.current, self._everyone, self.seeds, self.episodes + 1)
             self.episodes += 1
