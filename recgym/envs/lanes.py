@@ -156,7 +156,7 @@ class Lanes:
         else:
             self.simulator.place(self.current, lanes, starts)
         self.episodes[lanes] += 1
-        self.ended[lanes] = False
+        self.ended.index_fill_(0, lanes, False)  # without uploading a scalar, as an assignment would
 
     @contextmanager
     def or_as_before(self) -> Iterator[None]:

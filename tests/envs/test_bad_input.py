@@ -150,10 +150,10 @@ def test_states_of_other_environments(vec: RecVectorEnv, world: World, tmp_path:
         (bored.get_state(), "state.hidden.*is missing"),
     ]:
         refuses(vec, StateError, message, lambda tensors=tensors: vec.set_state(tensors))
-    old = vec.get_state()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recgym.envs.lanes.STATE_FORMAT", 0)
-        refuses(vec, StateError, "or version", lambda: vec.set_state(old))
+        patch.setattr("recgym.envs.lanes.STATE_FORMAT", -1)
+        later = state_of(world)
+    refuses(vec, StateError, another, lambda: vec.set_state(later))
 
 
 def test_states_with_parts_that_do_not_fit(vec: RecVectorEnv) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import ClassVar, cast
 
 import numpy as np
@@ -204,7 +204,7 @@ class PreferenceUsers:
         missing = users[~self._ready[users]]
         if len(missing):
             with self._filling:
-                (self._replay if self._compiled is not None else self._prefill)(missing.unique())
+                (self._replay if self._backend is self._compiled else self._prefill)(missing.unique())
 
     def _start_rows(self, rows: np.ndarray) -> None:
         missing = rows[~self._ready.numpy()[rows]]
@@ -275,6 +275,12 @@ def _invert(survival: Tensor, edges: tuple[int, ...], target: Tensor) -> Tensor:
     after = survival.gather(1, bin_index)[:, 0]
     before = torch.cat((torch.ones_like(survival[:, :1]), survival), dim=1).gather(1, bin_index)[:, 0]
     fraction = ((before - target) / (before - after).clamp(min=1e-9)).clamp(0, 1 - 1e-6)
-    bounds = torch.tensor(edges, dtype=torch.float32, device=survival.device)
+    bounds = _bounds(edges, survival.device)
     low, high = bounds[bin_index[:, 0]], bounds[bin_index[:, 0] + 1]
     return (low + (fraction * (high - low)).floor()).to(torch.int32)
+
+
+@cache
+def _bounds(edges: tuple[int, ...], device: torch.device) -> Tensor:
+    """Edges as float32, uploaded once."""
+    return torch.tensor(edges, dtype=torch.float32, device=device)
