@@ -110,9 +110,7 @@ def as_ratings(frame: pd.DataFrame, users: pd.Index, items: pd.Index) -> tuple[R
 
 def default_config() -> ModelConfig:
     """The preference model for rating logs of the size of MovieLens-100K; chosen on parts of training files alone."""
-    return ModelConfig(
-        network=NetworkConfig(dim=32, hidden=64, dropout=0.3), graph=GraphConfig(id_dropout=0.9), rating=RatingConfig()
-    )
+    return ModelConfig(network=NetworkConfig(dropout=0.25), graph=GraphConfig(id_dropout=0.95), rating=RatingConfig())
 
 
 def preference(train: pd.DataFrame, test: pd.DataFrame, config: ModelConfig, seed: int, described: bool) -> np.ndarray:
