@@ -102,9 +102,9 @@ def as_ratings(frame: pd.DataFrame, users: pd.Index, items: pd.Index) -> tuple[R
     order = np.lexsort((np.arange(len(frame)), frame["time"], user))
     place = np.empty(len(frame), np.int64)
     place[order] = np.arange(len(frame))
-    columns = (torch.from_numpy(values.astype(np.int64)) for values in (user, item, frame["rating"].to_numpy()))
-    u, i, r = columns
-    ratings = Ratings.of(u, i, r, torch.from_numpy(frame["time"].to_numpy(np.int64)), len(users), len(items))
+    rows = (user, item, frame["rating"].to_numpy(), frame["time"].to_numpy())
+    u, i, r, t = (torch.tensor(values, dtype=torch.int64) for values in rows)
+    ratings = Ratings.of(u, i, r, t, len(users), len(items))
     return ratings, place
 
 
