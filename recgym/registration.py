@@ -89,6 +89,19 @@ class EnvSpec(BaseSpec):
             raise RecGymError(f"environment id {self.id!r} must read like 'ecommerce-v0': a name, '-v' and a version")
         _require_json(self.id, self.kwargs)
 
+    def own_world(self) -> str:
+        """The world, for what plays its own users: evaluation, and training of agents by name.
+
+        Raises:
+            RecGymError: the environment has other users, which would silently be left out.
+        """
+        if self.kwargs.get("user_model") is not None:
+            raise RecGymError(
+                f"environment {self.id!r} plays user model {self.kwargs['user_model']!r}; evaluating and training by "
+                f"name play the users of the world itself. Name the world instead: {self.world!r}"
+            )
+        return self.world
+
     def shell_kwargs(self) -> dict[str, Any]:
         """The keyword arguments that either shell is built with."""
         return {"world": self.world, "scenario": self.scenario, **self.kwargs}
@@ -329,7 +342,12 @@ AGENTS: Registry[Spec] = Registry(
 USER_MODELS: Registry[Spec] = Registry(
     "user model",
     "recgym.user_models",
-    [Spec("preference", "recgym.user_models.preference.users:PreferenceUsers", "The preference model of the world.")],
+    [
+        Spec("preference", "recgym.user_models.preference.users:PreferenceUsers", "The preference model of the world."),
+        Spec(
+            "boredom", "recgym.user_models.boredom:BoredUsers", "Hand-written: latent topics and boredom, no network."
+        ),
+    ],
     read=_read_target,
     load=_load_spec,
 )

@@ -36,16 +36,31 @@ class TensorRecord:
 
     def select(self, lanes: Tensor) -> Self:
         """The rows ``lanes`` (int64 [n] or bool [B]) as a new record."""
-        return self.map(lambda tensor: tensor[lanes])
+        if lanes.dtype == torch.bool:
+            lanes = lanes.nonzero().squeeze(1)
+        return self.map(lambda tensor: tensor.index_select(0, lanes))
 
     def write(self, lanes: Tensor, rows: Self) -> None:
         """Overwrites, in place, the rows ``lanes`` (int64 [n]) with the n rows of ``rows``."""
 
         def put(mine: Tensor, theirs: Tensor) -> Tensor:
-            mine[lanes] = theirs.to(mine.dtype)
+            theirs = theirs.to(mine.dtype)
+            if mine.device.type == "cpu":  # numpy copies whole rows, torch element by element
+                bits = torch.int16 if mine.dtype == torch.bfloat16 else mine.dtype
+                mine.view(bits).numpy()[lanes.numpy()] = theirs.view(bits).numpy()
+            else:
+                mine[lanes] = theirs
             return mine
 
         self.map(put, rows)
+
+    def assign(self, other: Self) -> None:
+        """Overwrites every tensor, in place, with those of ``other``."""
+
+        def put(mine: Tensor, theirs: Tensor) -> Tensor:
+            return mine if mine.data_ptr() == theirs.data_ptr() else mine.copy_(theirs)
+
+        self.map(put, other)
 
     def flatten(self, prefix: str = "") -> dict[str, Tensor]:
         """The tensors by dotted name, ready for safetensors."""
@@ -107,6 +122,7 @@ class Slate(TensorRecord):
     lift: Tensor  # [B, K] float32, added to the purchase logit of an examined item (assumed effect of exposure)
     own_counts: Tensor  # [B, K] float32, trips before this one in which the user bought the item
     own_days: Tensor  # [B, K] float32, days since the user last bought it (0 where own_counts is 0)
+    active: Tensor  # [B] bool; what becomes of the other lanes is never used, so a user model may skip them
 
 
 @dataclass(frozen=True)

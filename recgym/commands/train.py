@@ -53,7 +53,7 @@ def train(
         task = bar.add_task(f"training {agent} on {env}", total=None)
         train_agent(
             agent,
-            spec.world,
+            spec.own_world(),
             played,
             steps=steps,
             seed=seed,

@@ -45,8 +45,9 @@ class _Positions:
         tensor = tensor.reshape(lanes, -1)
         if active is not None:  # any valid and distinct choice will do where it is ignored
             tensor = torch.where(active[:, None], tensor, torch.arange(tensor.shape[1], device=tensor.device))
-        wrong = (tensor < 0) | (tensor >= self._stop)
-        if wrong.any():
+        lowest, highest = torch.aminmax(tensor)
+        if lowest.item() < 0 or highest.item() >= self._stop:
+            wrong = (tensor < 0) | (tensor >= self._stop)
             lane, slot = (int(i) for i in wrong.nonzero()[0])
             raise ActionError(
                 f"lane {lane}: {self._what} {int(tensor[lane, slot])} at position {slot} must lie in "
@@ -76,7 +77,7 @@ class SlateMode(_Positions):
 
     def slates(self, actions: Any, state: State, active: Tensor | None) -> Tensor:
         """See ``ActionMode.slates``."""
-        return state.candidates.gather(1, self._read(actions, active, len(state.seed))).to(torch.int64)
+        return _chosen(state.candidates, self._read(actions, active, len(state.seed)))
 
 
 class CatalogueMode(_Positions):
@@ -108,7 +109,7 @@ class ItemMode(_Positions):
 
     def slates(self, actions: Any, state: State, active: Tensor | None) -> Tensor:
         """See ``ActionMode.slates``."""
-        return state.candidates.gather(1, self._read(actions, active, len(state.seed))).to(torch.int64)
+        return _chosen(state.candidates, self._read(actions, active, len(state.seed)))
 
 
 class ScoresMode:
@@ -158,6 +159,14 @@ def action_mode(name: str, simulator: Simulator, strict: bool) -> ActionMode:
     return ACTION_MODES[name](simulator, strict)
 
 
+def _chosen(candidates: Tensor, positions: Tensor) -> Tensor:
+    """Item rows int64 [B, K] at ``positions`` (int64 [B, K]) among candidates int32 [B, M]."""
+    return candidates.gather(1, positions).to(torch.int64)
+
+
+_WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
+
+
 def _tensor(actions: Any, device: torch.device, shape: tuple[int, ...], *, integer: bool) -> Tensor:
     """``actions`` as an int64 or float32 tensor on ``device``, after checking type and shape."""
     if isinstance(actions, Tensor):
@@ -169,7 +178,7 @@ def _tensor(actions: Any, device: torch.device, shape: tuple[int, ...], *, integ
         if array.dtype.kind not in "iuf":
             raise ActionError(f"an action holds numbers, got {array.dtype} ({_short(actions)})")
         tensor = torch.from_numpy(np.ascontiguousarray(array)).to(device)
-    whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    whole = tensor.dtype in _WHOLE
     if integer and not whole:
         raise ActionError(f"an action of this mode holds whole numbers (int64), got {tensor.dtype}")
     if not integer and not tensor.is_floating_point():

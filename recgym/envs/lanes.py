@@ -61,7 +61,8 @@ def resolve(
     if simulator is None:
         loaded_world = load_world(world)
         users = USER_MODELS.load(user_model)(loaded_world, device) if isinstance(user_model, str) else user_model
-        simulator = Simulator(loaded_world, loaded, device, users)
+        wanted = mode != "catalogue" or any(key.startswith("candidate") for key in keys)
+        simulator = Simulator(loaded_world, loaded, device, users, draws_candidates=wanted)
     return Setup(simulator, simulator.scenario, mode, keys)
 
 
@@ -115,8 +116,10 @@ class Lanes:
         rows = None if users is None else self._per_lane("users", users)
         where = torch.arange(self.num_lanes, device=device) if lanes is None else lanes
         fresh = self.simulator.reset(new_seeds[where], number[where], None if rows is None else rows[where])
-        if self.state is None or lanes is None:
+        if self.state is None:
             self.state = fresh
+        elif lanes is None:
+            self.state.assign(fresh)
         else:
             self.state.write(where, fresh)
         self.seeds[where], self.episodes[where], self.ended[where] = new_seeds[where], number[where], False
@@ -124,11 +127,11 @@ class Lanes:
     def restart(self, lanes: Tensor) -> None:
         """Takes ``lanes`` (int64 [n]) to their next episode."""
         self.episodes[lanes] += 1
-        self.current.write(lanes, self.simulator.reset(self.seeds[lanes], self.episodes[lanes]))
+        self.simulator.restart(self.current, lanes, self.seeds[lanes], self.episodes[lanes])
         self.ended[lanes] = False
 
     def step(self, actions: Any, active: Tensor | None = None) -> tuple[Outcome, dict[str, Tensor]]:
-        """Shows what ``actions`` mean; lanes outside ``active`` are stepped too, and are restarted by the caller.
+        """Shows what ``actions`` mean; the caller restarts the lanes outside ``active``, whose state is undefined.
 
         Returns:
             The outcome, and the visit in which the slate was shown: user [B], day [B] and trip [B].
@@ -136,7 +139,7 @@ class Lanes:
         state = self.current
         slate = self.mode.slates(actions, state, active)
         shown = {"user": state.user.clone(), "day": state.visit.day.clone(), "trip": state.visit.trip.clone()}
-        self.state, outcome = self.simulator.step(state, slate)
+        self.state, outcome = self.simulator.step(state, slate, active)
         self.ended = outcome.terminated | outcome.truncated
         return outcome, shown
 
@@ -145,9 +148,9 @@ class Lanes:
         state = self.current
         return {"user": state.user.clone(), "day": state.visit.day.clone(), "trip": state.visit.trip.clone()}
 
-    def observe(self, reuse: bool = False) -> dict[str, Tensor]:
+    def observe(self) -> dict[str, Tensor]:
         """The observation of every lane."""
-        return self.simulator.observe(self.current, self.keys, reuse=reuse)
+        return self.simulator.observe(self.current, self.keys)
 
     def observe_lanes(self, lanes: Tensor) -> dict[str, Tensor]:
         """The observation of ``lanes`` (int64 [n]) only."""

@@ -148,23 +148,13 @@ class RecEnv(Rebuilt, gymnasium.Env):
         outcome, visit = self._lanes.step(batched)
         if self.render_mode is not None:
             self._shown = snapshot(outcome, visit, self._lanes.current)[0]
-        info: dict[str, Any] = {
-            "slate": outcome.slate,
-            "consumed": outcome.consumed,
-            "examined": outcome.examined,
-            "quantity": outcome.quantity,
-            "rating": outcome.rating,
-        }
-        info = {key: value[0].cpu().numpy() for key, value in info.items()}
-        info |= {"duplicates": int(outcome.duplicate.sum()), "gap_days": int(outcome.gap_days[0])}
-        info |= {f"terms/{name}": float(value[0]) for name, value in outcome.terms.items()}
-        info |= {key: int(value[0]) for key, value in visit.items()}
-        reward, terminated, truncated = (
-            float(outcome.reward[0]),
-            bool(outcome.terminated[0]),
-            bool(outcome.truncated[0]),
-        )
-        return self._observation(), reward, terminated, truncated, info
+        response = {key: getattr(outcome, key) for key in ("slate", "consumed", "examined", "quantity", "rating")}
+        info: dict[str, Any] = {key: value.cpu().numpy()[0] for key, value in response.items()}
+        info |= {"duplicates": int(outcome.duplicate.sum()), "gap_days": outcome.gap_days.item()}
+        info |= {f"terms/{name}": value.item() for name, value in outcome.terms.items()}
+        info |= {key: value.item() for key, value in visit.items()}
+        ended = bool(outcome.terminated), bool(outcome.truncated)
+        return self._observation(), outcome.reward.item(), *ended, info
 
     def render(self) -> Any:
         """The last step as text (``ansi``) or as uint8 [height, width, 3] (``rgb_array``)."""
@@ -195,4 +185,4 @@ class RecEnv(Rebuilt, gymnasium.Env):
         return branch_lanes(self._lanes, arguments, copies, luck)
 
     def _observation(self) -> dict[str, np.ndarray]:
-        return {key: value[0].cpu().numpy() for key, value in self._lanes.observe().items()}
+        return {key: value.cpu().numpy()[0] for key, value in self._lanes.observe().items()}

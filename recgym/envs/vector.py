@@ -22,6 +22,7 @@ from recgym.errors import RecGymError, StateError, unknown_name
 from recgym.scenario import Scenario
 from recgym.simulation.simulator import Simulator
 from recgym.simulation.state import Outcome, State
+from recgym.threads import chunk_threads
 from recgym.user_models.protocol import UserModel
 from recgym.worlds.world import World
 
@@ -94,7 +95,6 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         device: str | torch.device = "cpu",
         user_model: str | UserModel | None = None,
-        copy: bool = True,
         simulator: Simulator | None = None,
     ) -> None:
         """Loads the world and builds the simulation.
@@ -111,7 +111,6 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
             autoreset_mode: what happens to a lane whose episode ended.
             device: where the simulation runs.
             user_model: name, target or object; None: the world's preference model.
-            copy: whether observations are the caller's to keep; False: the next step overwrites ``candidates``.
             simulator: a simulator to share instead of building one; it must come from the same world and scenario.
 
         Raises:
@@ -130,7 +129,6 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         self.simulator, self.scenario, self.world = setup.simulator, setup.scenario, setup.simulator.world
         self.slate_size, self.num_candidates = setup.simulator.slate_size, setup.simulator.num_candidates
         self._lanes = Lanes(setup, num_envs, strict)
-        self._copy = copy
         self._shown: list[Shown] | None = None
         self.single_observation_space = observation_space(setup.simulator.observer, setup.keys)
         self.single_action_space = self._lanes.mode.space()
@@ -146,7 +144,6 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
             autoreset_mode=self.autoreset_mode.value,
             device=str(setup.simulator.device),
             user_model=user_model,
-            copy=copy,
         )
 
     # Built when asked for: the bounds of a batched Box take as much memory as the observations themselves.
@@ -172,6 +169,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
 
     # ------------------------------------------------------------------ Gymnasium
 
+    @chunk_threads()
     def reset(
         self,
         *,
@@ -200,6 +198,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         info = {key: self._out(value) for key, value in self._lanes.visit().items()}
         return self._observations(), {**info, **{f"_{key}": mask for key in info}}
 
+    @chunk_threads()
     def step(self, actions: Any) -> tuple[dict[str, Any], Any, Any, Any, dict[str, Any]]:
         """Shows every user a slate.
 
@@ -319,7 +318,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         return torch.from_numpy(np.flatnonzero(array)).to(self.simulator.device)
 
     def _observations(self) -> dict[str, Any]:
-        return {key: self._out(value) for key, value in self._lanes.observe(reuse=not self._copy).items()}
+        return {key: self._out(value) for key, value in self._lanes.observe().items()}
 
     def _out(self, value: Tensor) -> Any:
         return value if self.output == "torch" else value.cpu().numpy()

@@ -165,7 +165,7 @@ def make_plan(
             raise RecGymError(f"{name} must be a whole number of at least 1, got {count!r}")
     numbers = _seeds(resolved[0].evaluation.seeds if seeds is None else seeds)
     check_device(device)
-    loaded = _world(env.world if env else world)
+    loaded = _world(env.own_world() if env else world)
     for scenario in resolved:
         scenario.check_world(loaded.name)
     return Plan(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from recgym import compiled
+from recgym.compiled import candidates as kernels
 from recgym.errors import ScenarioError
 from recgym.random import Purpose, fold, integers, mix, uniform
 from recgym.scenario import Actions
@@ -15,6 +19,7 @@ from recgym.simulation.state import Pool
 MAX_CANDIDATES = 4096
 _MIN_DRAWS = 128  # entries of the first pass: enough that a second one is rare on catalogues of real size
 _EXTRA_DRAWS = 128  # further popularity draws in the second pass
+_FIRST_COUNTER = 1024  # of a step's draws: above the numbers of purposes, which are folded into the same key
 _ORDER_BITS = 14  # room for the position in the sequence of draws
 
 
@@ -52,13 +57,26 @@ class CandidateGenerator:
         self._accept, self._alias = torch.from_numpy(accept).to(device), torch.from_numpy(alias).to(device)
         order = np.argsort(-weights, kind="stable")[: self.size]
         self._most_popular = torch.from_numpy(order.astype(np.int32)).to(device)
-        # Counters of a step's draws lie above the numbers of purposes: both are folded into the same key.
-        self._counters = torch.arange(1 << _ORDER_BITS, device=device) + 1024
+        self._counters = torch.arange(1 << _ORDER_BITS, device=device) + _FIRST_COUNTER
         self._places = torch.arange(1 << _ORDER_BITS, dtype=torch.int32, device=device)
+
+    def arguments(self, pool: Pool) -> tuple[Any, ...]:
+        """What the compiled kernels need to draw from ``pool``, after keys and lanes."""
+        return (
+            *(np.uint64(Purpose.CANDIDATES_ORDER), np.uint64(_FIRST_COUNTER)),
+            *(pool.items.numpy(), pool.cost.numpy()),
+            *(self._own, self._uniform, self._first + _EXTRA_DRAWS),
+            *(self._accept.numpy(), self._alias.numpy(), self._most_popular.numpy()),
+        )
 
     def draw(self, key: Tensor, pool: Pool) -> Tensor:
         """Candidates int32 [B, M], distinct in each row and in random order, for step keys int64 [B]."""
         size = pool.items.shape[1]
+        if compiled.runs_on(key):
+            out = torch.zeros((len(key), self.size), dtype=torch.int32)
+            everyone = np.ones(len(key), np.bool_)
+            kernels.draw(key.numpy(), everyone, *self.arguments(pool), out.numpy())
+            return out
         own, uniformly, popular = fold(key[:, None], self._counters[: size + self._uniform + self._first]).split(
             (size, self._uniform, self._first), dim=1
         )

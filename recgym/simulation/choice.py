@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from recgym import compiled
+from recgym.compiled import choice as kernels
 from recgym.scenario import Behaviour
-from recgym.simulation.draws import Draws
-from recgym.simulation.kernels import sort_rows
-from recgym.simulation.state import Memory
-from recgym.types import Response, TensorRecord
+from recgym.simulation.draws import Draws, draw
+from recgym.simulation.kernels import repeats_earlier, sort_rows
+from recgym.simulation.record import own_history
+from recgym.simulation.state import Memory, State, used_entries
+from recgym.types import Noise, Response, TensorRecord
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,23 @@ class Seen(TensorRecord):
     bought: Tensor  # [B, C] bool
 
 
-def recall(memory: Memory, items: Tensor) -> Seen:
-    """Looks ``items`` (int64 [B, C]) up in the memory of the trip: the latest entry of an item tells all."""
+def recall(memory: Memory, used: Tensor, items: Tensor) -> Seen:
+    """Looks ``items`` (int64 [B, C]) up in the memory of the trip: the latest entry of an item tells all.
+
+    Args:
+        memory: of the trip so far.
+        used: how many of its entries are written, int64 [B].
+        items: item rows.
+    """
+    if compiled.runs_on(items):
+        seen = Seen(
+            refusals=torch.empty(items.shape, dtype=torch.int16),
+            refused=torch.empty(items.shape),
+            floor=torch.empty(items.shape),
+            bought=torch.empty(items.shape, dtype=torch.bool),
+        )
+        kernels.recall(*_arrays(memory), used.numpy(), items.numpy(), *_arrays(seen))
+        return seen
     slots = memory.items.shape[1]
     code = torch.uint8 if slots < 256 else torch.int16
     number = torch.arange(1, slots + 1, device=items.device, dtype=torch.int32).to(code)
@@ -71,6 +90,24 @@ def remember(memory: Memory, entries: Entries) -> None:
     memory.bought.scatter_(1, slots, seen.bought | entries.consumed)
 
 
+def _arrays(known: Memory | Seen) -> tuple[np.ndarray, ...]:
+    values = known.refusals.numpy(), known.refused.numpy(), known.floor.numpy(), known.bought.numpy()
+    return (known.items.numpy(), *values) if isinstance(known, Memory) else values
+
+
+@dataclass(frozen=True)
+class Encounter(TensorRecord):
+    """All that is known when a slate meets its user; bool and float32 [B, K] but for ``leave``."""
+
+    duplicate: Tensor  # bool, stands higher up on the slate already
+    examined: Tensor  # bool; in a cascade, unless an item higher up is consumed
+    seen: Seen
+    noise: Noise
+    own_counts: Tensor  # see ``Slate``
+    own_days: Tensor
+    leave: Tensor  # [B], the luck of staying
+
+
 class Examination:
     """Position-dependent examination (Craswell et al., WSDM 2008), with fatigue for items declined before.
 
@@ -82,10 +119,30 @@ class Examination:
 
     def __init__(self, behaviour: Behaviour, slate_size: int, max_slates: int, device: torch.device) -> None:
         """Tabulates both factors, so that no power is computed while stepping."""
-        self._cascade = behaviour.examination.model == "cascade"
+        self.cascade = behaviour.examination.model == "cascade"
         decay = torch.tensor([behaviour.examination.decay**p for p in range(slate_size)], dtype=torch.float32)
         fatigue = torch.tensor([behaviour.reexamination**n for n in range(max_slates + 1)], dtype=torch.float32)
         self._decay, self._fatigue = decay.to(device), fatigue.to(device)
+
+    def meet(self, state: State, slate: Tensor) -> Encounter:
+        """How ``slate`` (item rows, int64 [B, K]) meets its users."""
+        draws = draw(state.luck, state.visit, slate)
+        seen = recall(state.memory, used_entries(state, slate.shape[1]), slate)
+        duplicate = repeats_earlier(slate)
+        own_counts, own_days = own_history(state.record, state.visit.day, slate)
+        return Encounter(
+            duplicate=duplicate,
+            examined=self.examine(draws, duplicate, seen),
+            seen=seen,
+            noise=draws.noise(seen.floor),
+            own_counts=own_counts,
+            own_days=own_days,
+            leave=draws.leave,
+        )
+
+    def tables(self) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Factors by position and by refusals, and whether it is a cascade: as kernels take them."""
+        return self._decay.numpy(), self._fatigue.numpy(), self.cascade
 
     def examine(self, draws: Draws, duplicate: Tensor, seen: Seen) -> Tensor:
         """Which items the user looks at (in a cascade: unless an item higher up is consumed).
@@ -100,13 +157,13 @@ class Examination:
         """
         fatigue = self._fatigue[seen.refusals.to(torch.int64)]
         free = ~(duplicate | seen.bought)
-        if not self._cascade:
+        if not self.cascade:
             return (draws.examine < self._decay * fatigue) & free
         return (draws.scan[:, None] < self._decay) & (draws.examine < fatigue) & free
 
     def stop(self, examined: Tensor, response: Response) -> tuple[Tensor, Response]:
         """In a cascade, nothing below the first consumed item was examined: cuts both accordingly."""
-        if not self._cascade:
+        if not self.cascade:
             return examined, response
         consumed = response.consumed.to(torch.int32)
         above = consumed.cumsum(dim=1) - consumed > 0  # an item higher up was consumed

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from recgym.random import Purpose, fold, uniform
+from recgym import compiled
+from recgym.compiled import choice as kernels
+from recgym.random import Purpose, episode_key, fold, integers, uniform
 from recgym.types import Noise, Visit
 
 _BY_TRIP = (Purpose.WANT, Purpose.QUANTITY, Purpose.RATING)
 _BY_STEP = (Purpose.EXAMINE, Purpose.SCAN, Purpose.LEAVE)
 _PURPOSES = (*_BY_TRIP, *_BY_STEP)
+PURPOSES = np.array(_PURPOSES, dtype=np.uint64)  # as kernels take them
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,35 @@ def draw(luck: Tensor, visit: Visit, items: Tensor) -> Draws:
     return Draws(want, quantity, rating, examine, scan, leave)
 
 
+def begin(seeds: Tensor, episodes: Tensor, num_users: int) -> tuple[Tensor, Tensor]:
+    """The keys of episodes and the user rows drawn for them, int64 [B] each, from seeds and numbers int64 [B]."""
+    if compiled.runs_on(seeds):
+        luck, users = torch.empty_like(seeds), torch.empty_like(seeds)
+        numbers = np.uint64(Purpose.USER), np.uint64(num_users)
+        kernels.begin(seeds.numpy(), episodes.numpy(), *numbers, luck.numpy().view(np.uint64), users.numpy())
+        return luck, users
+    luck = episode_key(seeds, episodes)
+    return luck, integers(fold(luck, Purpose.USER), num_users)
+
+
 def trip_key(luck: Tensor, visit: Visit) -> Tensor:
     """The key of all draws of a trip, int64 [B]."""
     return fold(luck, visit.trip.to(torch.int64))
+
+
+def step_key(luck: Tensor, visit: Visit, purpose: Purpose) -> Tensor:
+    """The key of all draws for a ``purpose`` in a step, int64 [B]."""
+    if compiled.runs_on(luck):
+        out = torch.empty_like(luck)
+        kernels.step_key(*(t.numpy() for t in (luck, visit.trip, visit.step)), np.uint64(purpose), out.numpy())
+        return out
+    return fold(trip_key(luck, visit), purpose, visit.step)
+
+
+def trip_draw(luck: Tensor, visit: Visit, purpose: Purpose) -> Tensor:
+    """One uniform draw a trip for a ``purpose``, float32 [B]."""
+    if compiled.runs_on(luck):
+        out = torch.empty(luck.shape)
+        kernels.trip_draw(luck.numpy(), visit.trip.numpy(), np.uint64(purpose), out.numpy())
+        return out
+    return uniform(fold(trip_key(luck, visit), purpose))

@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recgym import compiled
+from recgym.compiled import choice
+
 
 def sort_rows(keys: Tensor) -> Tensor:
     """Integer keys [B, n] sorted ascending along each row.
@@ -29,6 +32,10 @@ def smallest(keys: Tensor, count: int) -> Tensor:
 
 def repeats_earlier(items: Tensor) -> Tensor:
     """Whether an item also stands at an earlier position of its row: [B, K] -> bool [B, K]."""
+    if compiled.runs_on(items):
+        out = torch.empty(items.shape, dtype=torch.bool)
+        choice.repeats_earlier(items.numpy(), out.numpy())
+        return out
     width = items.shape[1]
     earlier = torch.ones(width, width, dtype=torch.bool, device=items.device).tril_(-1)
     return ((items[:, :, None] == items[:, None, :]) & earlier).any(dim=2)

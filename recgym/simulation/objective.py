@@ -14,11 +14,11 @@ from recgym.worlds.world import World
 
 LIKED = 4  # the lowest rating that counts as liked
 
-# Value of a term for each item [B, K] of a slate, given the response and the prices [B, K] paid.
-_TERMS: dict[str, Callable[[Response, Tensor], Tensor]] = {
-    "purchase": lambda response, price: response.consumed.to(torch.float32),
-    "revenue": lambda response, price: price * response.quantity,
-    "liked": lambda response, price: (response.rating >= LIKED).to(torch.float32),
+# A term [B], given the response to a slate, the prices [N] and the items [B, K] of the slate.
+_TERMS: dict[str, Callable[[Response, Tensor, Tensor], Tensor]] = {
+    "purchase": lambda response, price, items: response.consumed.sum(dim=1, dtype=torch.float32),
+    "revenue": lambda response, price, items: (price[items] * response.quantity).sum(dim=1),
+    "liked": lambda response, price, items: (response.rating >= LIKED).sum(dim=1, dtype=torch.float32),
 }
 
 
@@ -51,10 +51,10 @@ class Objective:
 
     def evaluate(self, items: Tensor, response: Response) -> tuple[Tensor, dict[str, Tensor]]:
         """Reward float32 [B] and the unweighted terms, each float32 [B], of a slate's response."""
-        price = self._price[items]
-        terms = {name: _TERMS[name](response, price).sum(dim=1) for name in self.weights}
-        reward = torch.zeros(len(items), device=items.device)
-        for name, weight in self.weights.items():
+        terms = {name: _TERMS[name](response, self._price, items) for name in self.weights}
+        first, *others = self.weights.items()
+        reward = first[1] * terms[first[0]]
+        for name, weight in others:
             reward = reward + weight * terms[name]
         return reward, terms
 

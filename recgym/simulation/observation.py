@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recgym import compiled
+from recgym.compiled import observation as kernels
 from recgym.errors import unknown_name
 from recgym.scenario import Scenario
+from recgym.simulation.buffers import Buffers
 from recgym.simulation.choice import shown_before
 from recgym.simulation.record import RECENT_SIZE, lookup
-from recgym.simulation.state import State, used
+from recgym.simulation.state import State
+from recgym.threads import spread
 from recgym.worlds.world import World
 
 TEXT_SIZE = 16  # principal components of the item text embedding
@@ -103,6 +108,15 @@ class Entry:
     dtype: torch.dtype
 
 
+@dataclass(frozen=True)
+class View:
+    """Arguments of the compiled kernels for some lanes, but for where to write."""
+
+    part: slice
+    candidates: tuple[Any, ...]
+    users: tuple[Any, ...]
+
+
 class Observer:
     """Computes observations; static features are tabulated once and gathered into a reused buffer."""
 
@@ -111,6 +125,7 @@ class Observer:
         self._items = _item_table(world).to(device)
         self._users = _user_table(world).to(device)
         self.text = text_features(world).to(device)  # [N, 16]
+        self._count_levels = torch.arange(65.0).log1p().mul(_OWN_COUNT_SCALE).clamp(max=1.0)  # by own count, up to 1
         self._max_slates = float(scenario.episode.max_slates)
         self._slate_size = scenario.actions.slate_size
         self._days = float(scenario.episode.horizon_days)
@@ -122,21 +137,41 @@ class Observer:
             "user_id": Entry((1,), 0, world.num_users - 1, torch.int64),
             "history": Entry((RECENT_SIZE,), -1, items - 1, torch.int64),
         }
-        self._compute: dict[str, Callable[[State], Tensor]] = {
+        self._compute: dict[str, Callable[[State, Sequence[View] | None], Tensor]] = {
             "user": self._user,
+            "candidates": self._candidates,
             "candidate_items": self._candidate_items,
             "user_id": self._user_id,
             "history": self._history,
         }
-        self._buffer = torch.empty(0, device=device)
+        self._buffers = Buffers(device)
 
-    def observe(self, state: State, keys: Iterable[str], *, reuse: bool = False) -> dict[str, Tensor]:
+    def bind(self, state: State, chunk: int | None = None) -> list[View]:
+        """The kernels' arguments for ``chunk`` lanes of ``state`` each; None: all lanes together."""
+        lanes, record, visit = len(state.user), state.record, state.visit
+        chunk = max(lanes, 1) if chunk is None else chunk
+        own = (state.candidates, record.items, record.counts, record.last_days, visit.day, visit.step)
+        trip = (visit.gap_days, record.mean_log_gap, record.mean_log_size, visit.day, state.start_day, visit.step)
+        pooled = (visit.bought, state.last_hits, state.shown_text, state.shown_count, state.consumed_text)
+        of_candidates = [tensor.numpy() for tensor in (*own, state.memory.items)]
+        of_users = [tensor.numpy() for tensor in (state.user, record.num_trips, state.pool.num_items, *trip, *pooled)]
+        features, levels, rate = self._items.numpy(), self._count_levels.numpy(), np.float32(1.0 / OWN_RECENCY_DAYS)
+        limits = (record.items.shape[1], np.float32(self._days), np.float32(self._max_slates))
+        views = []
+        for start in range(0, lanes, chunk):
+            part = slice(start, start + chunk)
+            candidates = (features, levels, rate, self._slate_size, *(array[part] for array in of_candidates))
+            users = (self._users.numpy(), *limits, *(array[part] for array in of_users))
+            views.append(View(part, candidates, users))
+        return views
+
+    def observe(self, state: State, keys: Iterable[str], views: Sequence[View] | None = None) -> dict[str, Tensor]:
         """The observation by key, each with the lane dimension first.
 
         Args:
             state: B lanes.
             keys: what to observe.
-            reuse: write ``candidates`` into a buffer that the next such call for as many lanes overwrites.
+            views: what ``bind`` gave for ``state``, where that is at hand.
 
         Raises:
             UnknownNameError: a key that is not observable.
@@ -145,41 +180,45 @@ class Observer:
         for key in keys:
             if key not in self.entries:
                 raise unknown_name("observation key", key, OBSERVATION_KEYS)
-            out[key] = self._candidates(state, reuse) if key == "candidates" else self._compute[key](state)
+            out[key] = self._compute[key](state, views)
         return out
 
     @staticmethod
-    def _candidate_items(state: State) -> Tensor:
+    def _candidate_items(state: State, views: object) -> Tensor:
         return state.candidates.to(torch.int64)
 
     @staticmethod
-    def _user_id(state: State) -> Tensor:
+    def _user_id(state: State, views: object) -> Tensor:
         return state.user[:, None].clone()
 
     @staticmethod
-    def _history(state: State) -> Tensor:
+    def _history(state: State, views: object) -> Tensor:
         return state.record.recent.to(torch.int64)
 
-    def _candidates(self, state: State, reuse: bool) -> Tensor:
+    def _candidates(self, state: State, views: Sequence[View] | None) -> Tensor:
         lanes, size = state.candidates.shape
         width = self._items.shape[1]
-        if reuse and self._buffer.shape[0] == lanes:
-            out = self._buffer
-        else:
-            out = torch.empty((lanes, size, width), device=self._items.device)
-            if reuse:
-                self._buffer = out
+        out = self._buffers.take(lanes, size, width)
+        if compiled.runs_on(out):
+            features = out.numpy()
+            spread(lambda view: kernels.candidates(*view.candidates, features[view.part]), views or self.bind(state))
+            return out
         torch.index_select(self._items, 0, state.candidates.view(-1), out=out.view(lanes * size, width))
         counts, last_days = lookup(state.record, state.candidates)
         owned = counts > 0
         days = (state.visit.day[:, None] - last_days).to(torch.float32)
         out[..., -3] = (counts.log1p() * _OWN_COUNT_SCALE).clamp_(max=1.0)
         out[..., -2] = (days * (-1.0 / OWN_RECENCY_DAYS)).exp().clamp_(max=1.0) * owned
-        out[..., -1] = shown_before(used(state, self._slate_size), state.candidates)
+        out[..., -1] = shown_before(state.memory, state.candidates)
         return out
 
-    def _user(self, state: State) -> Tensor:
+    def _user(self, state: State, views: Sequence[View] | None) -> Tensor:
         visit, record = state.visit, state.record
+        if compiled.runs_on(state.user):
+            out = torch.empty(len(state.user), self.entries["user"].shape[0])
+            for view in views or self.bind(state):
+                kernels.users(*view.users, out.numpy()[view.part])
+            return out
 
         def log_share(values: Tensor, largest: float) -> Tensor:
             return values.to(torch.float32).log1p() / math.log1p(largest)

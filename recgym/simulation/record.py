@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recgym import compiled
+from recgym.compiled import choice as kernels
 from recgym.simulation.kernels import sort_rows
 from recgym.simulation.state import Pool
 from recgym.types import Record, Visit
@@ -63,6 +65,13 @@ class Records:
         )
 
     def _tables(self, users: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if compiled.runs_on(users):
+            items = torch.empty(len(users), RECORD_SIZE, dtype=torch.int32)
+            counts, days = (torch.empty(items.shape, dtype=torch.int16) for _ in range(2))
+            columns = [self._values[name] for name in ("items", "counts", "last_days")]
+            arguments = (users, self._offsets, *columns, items, counts, days)
+            kernels.start(*(tensor.numpy() for tensor in arguments), PAD)
+            return items, counts, days
         start, stop = self._offsets[users], self._offsets[users + 1]
         index = start[:, None] + torch.arange(RECORD_SIZE, device=users.device)
         inside = index < stop[:, None]
@@ -96,6 +105,26 @@ def _newest(offsets: np.ndarray, days: np.ndarray) -> Tensor:
     order = np.lexsort((-days.astype(np.int64), rows))
     rank = np.arange(len(rows)) - offsets[rows]
     return torch.from_numpy(np.sort(order[rank < RECORD_SIZE]))
+
+
+def own_history(record: Record, day: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Trips in which each user bought each item, and days since the last one, float32 [B, C] each.
+
+    Args:
+        record: what the platform has on file.
+        day: today, int32 [B].
+        items: item rows [B, C].
+
+    Returns:
+        Counts and days, both 0 for items never bought.
+    """
+    if compiled.runs_on(items):
+        counts, days = torch.empty(items.shape), torch.empty(items.shape)
+        arguments = (record.items, record.counts, record.last_days, day, items, counts, days)
+        kernels.own_history(*(tensor.numpy() for tensor in arguments))
+        return counts, days
+    counts, last_days = lookup(record, items)
+    return counts, (day[:, None] - last_days).clamp_(min=0).to(torch.float32) * (counts > 0)
 
 
 def lookup(record: Record, items: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,24 +10,28 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from recgym import compiled
 from recgym.errors import ActionError, StateError
-from recgym.random import Purpose, episode_key, fold, integers, uniform
+from recgym.random import Purpose, fold
 from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario
 from recgym.simulation.candidates import CandidateGenerator
 from recgym.simulation.choice import Entries, Examination, recall, remember
-from recgym.simulation.draws import draw, trip_key
-from recgym.simulation.kernels import repeats_earlier, sigmoid
+from recgym.simulation.draws import begin, step_key, trip_draw
+from recgym.simulation.kernels import sigmoid
 from recgym.simulation.objective import Objective
 from recgym.simulation.observation import TEXT_SIZE, Observer
-from recgym.simulation.record import Records, lookup, merge, own_pool
+from recgym.simulation.plan import Plans
+from recgym.simulation.record import Records, merge, own_history, own_pool
 from recgym.simulation.session import Session
-from recgym.simulation.state import Memory, Outcome, State, concatenate, join, used
-from recgym.types import Record, Slate, Visit
+from recgym.simulation.state import Memory, Outcome, State, used_entries
+from recgym.threads import num_chunk_threads, spread
+from recgym.types import Slate, TensorRecord, Visit
 from recgym.user_models.protocol import UserModel
 from recgym.worlds.world import World
 
-CHUNK = 512  # lanes stepped together on a CPU: what they need then stays in the cache
+CHUNK = 2048  # lanes stepped together on a CPU, by one thread; more would only take memory
+_SMALLEST_CHUNK = 64  # below, handing lanes to another thread costs more than it brings
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Simulator:
         scenario: Scenario,
         device: str | torch.device = "cpu",
         user_model: UserModel | None = None,
+        draws_candidates: bool = True,
     ) -> None:
         """Tabulates what is static.
 
@@ -62,6 +67,7 @@ class Simulator:
             scenario: behaviour, episodes, candidates and objective.
             device: where the tensors live.
             user_model: the users; None: the world's own preference model.
+            draws_candidates: whether candidates are wanted; without them, those of a state are all item row 0.
 
         Raises:
             ScenarioError: the scenario does not fit the world.
@@ -69,6 +75,7 @@ class Simulator:
         scenario.check_world(world.name)
         self.world, self.scenario, self.device = world, scenario, torch.device(device)
         actions = scenario.actions
+        self.draws_candidates = draws_candidates
         self.slate_size, self.num_candidates = actions.slate_size, actions.num_candidates
         if user_model is None:
             user_model = USER_MODELS.load("preference")(world, self.device)
@@ -82,6 +89,8 @@ class Simulator:
         limit = scenario.episode.max_slates
         self.examination = Examination(scenario.behaviour, self.slate_size, limit, self.device)
         self._slots = torch.arange(self.slate_size, device=self.device)
+        self._plans = Plans()
+        self._lift = torch.tensor(scenario.behaviour.lift, device=self.device)
 
     # ------------------------------------------------------------------ beginnings
 
@@ -97,16 +106,18 @@ class Simulator:
         Returns:
             A new state of B lanes.
         """
-        luck = episode_key(seeds, episodes)
+        luck, drawn = begin(seeds, episodes, self.world.num_users)
         if users is None:
-            users = integers(fold(luck, Purpose.USER), self.world.num_users)
+            users = drawn
         elif ((users < 0) | (users >= self.world.num_users)).any():
             lane = int(((users < 0) | (users >= self.world.num_users)).nonzero()[0])
             raise StateError(f"user row {int(users[lane])} of lane {lane} must lie in 0..{self.world.num_users - 1}")
         size = len(users)
         record, pool = self.records.start(users)
-        zero = torch.zeros(size, dtype=torch.int32, device=self.device)
-        real = torch.zeros(size, device=self.device)
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros((size, *shape), dtype=dtype, device=self.device)
+
         # First as the log left the user, then one absence later: the gap is drawn as between any two trips.
         visit = self.records.last_visit(users)
         state = State(
@@ -118,20 +129,39 @@ class Simulator:
             visit=visit,
             memory=self._blank_memory(size),
             pool=pool,
-            satisfaction=torch.full_like(real, self.session.reference),
-            steps=zero,
-            start_day=zero,
-            shown_text=torch.zeros(size, TEXT_SIZE, device=self.device),
-            shown_count=zero,
-            consumed_text=torch.zeros(size, TEXT_SIZE, device=self.device),
-            last_hits=real,
-            candidates=torch.zeros(size, self.num_candidates, dtype=torch.int32, device=self.device),
-            hidden=self.user_model.init(users, record, visit),
+            satisfaction=zeros() + self.session.reference,
+            steps=zeros(dtype=torch.int32),
+            start_day=zeros(dtype=torch.int32),
+            shown_text=zeros(TEXT_SIZE),
+            shown_count=zeros(dtype=torch.int32),
+            consumed_text=zeros(TEXT_SIZE),
+            last_hits=zeros(),
+            candidates=zeros(self.num_candidates, dtype=torch.int32),
+            hidden=self._unshared(self.user_model.init(users, record, visit)),
         )
-        state, _ = self._return(state, torch.ones_like(real))
-        # Counters that are written in place below must not share storage.
-        state = dataclasses.replace(state, start_day=state.visit.day.clone(), steps=zero.clone()).clone()
+        state, _ = self._return(state, torch.ones_like(state.satisfaction))
+        state = dataclasses.replace(state, start_day=state.visit.day.clone())
         return self._with_candidates(state)
+
+    @torch.no_grad()
+    def restart(self, state: State, lanes: Tensor, seeds: Tensor, episodes: Tensor) -> None:
+        """Takes ``lanes`` (int64 [n]) of ``state`` to the start of episodes, in place; seeds and episodes int64 [n]."""
+
+        def start(part: tuple[Tensor, Tensor, Tensor]) -> None:
+            state.write(part[0], self.reset(part[1], part[2]))
+
+        size = self._chunk(len(lanes))
+        spread(start, list(zip(lanes.split(size), seeds.split(size), episodes.split(size), strict=True)))
+
+    def _chunk(self, lanes: int) -> int:
+        """How many of ``lanes`` are computed together."""
+        if self.device.type != "cpu":
+            return max(lanes, 1)
+        return min(CHUNK, max(-(-lanes // num_chunk_threads()), _SMALLEST_CHUNK))
+
+    def _unshared(self, hidden: TensorRecord) -> TensorRecord:
+        """Hidden state whose fields can be written one by one; a model that is bound to memory sees to it itself."""
+        return hidden if hasattr(self.user_model, "bind") else hidden.clone()
 
     def _blank_memory(self, size: int) -> Memory:
         shape = (size, self.session.max_slates * self.slate_size)
@@ -145,13 +175,15 @@ class Simulator:
 
     def _return(self, state: State, hazard: Tensor) -> tuple[State, Tensor]:
         """Sends users away and has them come back for their next trip; and bool [B], who never comes back."""
-        luck = uniform(fold(trip_key(state.luck, state.visit), Purpose.GAP))
+        luck = trip_draw(state.luck, state.visit, Purpose.GAP)
         gap, gone = self.user_model.away(state.hidden, state.record, luck, hazard)
-        zero = torch.zeros_like(state.visit.step)
+        # Fields are written in place later on, so no two may share storage.
+        zero = state.visit.step * 0
         number = state.visit.trip + 1
-        visit = Visit(day=state.visit.day + gap, gap_days=gap, trip=number, step=zero, bought=zero, intended=zero)
+        day = state.visit.day + gap
+        visit = Visit(day=day, gap_days=gap, trip=number, step=zero, bought=zero.clone(), intended=zero.clone())
         hidden = self.user_model.arrive(state.hidden, state.record, visit)
-        luck = uniform(fold(trip_key(state.luck, visit), Purpose.INTENDED_SIZE))
+        luck = trip_draw(state.luck, visit, Purpose.INTENDED_SIZE)
         intended = self.user_model.intend(hidden, luck)
         state = dataclasses.replace(
             state,
@@ -159,26 +191,29 @@ class Simulator:
             hidden=hidden,
             memory=self._blank_memory(len(gap)),
             shown_text=torch.zeros_like(state.shown_text),
-            shown_count=zero,
+            shown_count=zero.clone(),
             consumed_text=torch.zeros_like(state.consumed_text),
             last_hits=torch.zeros_like(state.last_hits),
         )
         return state, gone
 
     def _with_candidates(self, state: State) -> State:
-        key = fold(trip_key(state.luck, state.visit), Purpose.CANDIDATES, state.visit.step)
+        if not self.draws_candidates:
+            return state
+        key = step_key(state.luck, state.visit, Purpose.CANDIDATES)
         return dataclasses.replace(state, candidates=self.candidates.draw(key, state.pool))
 
     # ------------------------------------------------------------------ one slate
 
     @torch.no_grad()
-    def step(self, state: State, slate: Tensor) -> tuple[State, Outcome]:
+    def step(self, state: State, slate: Tensor, active: Tensor | None = None) -> tuple[State, Outcome]:
         """Shows every user a slate and moves on.
 
         Args:
-            state: B lanes. It is consumed: its buffers are reused by the state returned, so clone it to keep it. If
-                this raises, it is still what it was.
+            state: B lanes. It is consumed: its memory is used by the state returned, so clone it to keep it. If this
+                raises, it is still what it was.
             slate: item rows, int64 [B, K].
+            active: bool [B]; what becomes of the other lanes is undefined until they restart. None: all.
 
         Returns:
             The next state, and what came of the slate. Lanes that ended keep going if stepped on: resetting them is
@@ -189,63 +224,65 @@ class Simulator:
         """
         self._check(state, slate)
         lanes = len(slate)
-        size = CHUNK if self.device.type == "cpu" else lanes
-        if lanes <= size:
-            return self._finish(self._react(state, slate))
-        views = [state.map(lambda tensor, start=start: tensor[start : start + size]) for start in range(0, lanes, size)]
-        reactions = [self._react(view, part) for view, part in zip(views, slate.split(size), strict=True)]
-        states, outcomes = zip(*[self._finish(reaction) for reaction in reactions], strict=True)
-        return join(state, states), concatenate(outcomes)
+        slate = slate.contiguous()
+        # A plan cannot take back a step whose users fail on their way to the next trip; compiled users do not fail.
+        if compiled.runs_on(slate) and (self.session.horizon is None or hasattr(self.user_model, "bind")):
+            return state, self._plans.of(self, state, self._chunk(lanes)).step(state, slate, active)
+        return self._finish(self._react(state, slate, active))
 
-    def _react(self, state: State, slate: Tensor) -> Reaction:
+    def _react(self, state: State, slate: Tensor, active: Tensor | None) -> Reaction:
         """All that users answer and become, computed without changing anything that a repeated step would read."""
+        if active is None:
+            active = torch.ones(len(slate), dtype=torch.bool, device=self.device)
         visit = state.visit
-        draws = draw(state.luck, visit, slate)
-        seen = recall(used(state, self.slate_size), slate)
-        duplicate = repeats_earlier(slate)
-        shown = self._slate(state, slate, self.examination.examine(draws, duplicate, seen))
-        response, probability = self.user_model.respond(state.hidden, shown, visit, draws.noise(seen.floor))
-        examined, response = self.examination.stop(shown.examined, response)
-        shown = dataclasses.replace(shown, examined=examined)
-        reward, terms = self.objective.evaluate(slate, response)
-        consumed = response.consumed
-        count = consumed.sum(dim=1, dtype=torch.int32)
-        leaving = self.session.leave(draws.leave, visit, count)
-        after = dataclasses.replace(visit, step=visit.step + 1, bought=visit.bought + count)
-        slots = (visit.step.to(torch.int64) % self.session.max_slates * self.slate_size)[:, None] + self._slots
-        entries = Entries(
-            slots, slate.to(torch.int32).masked_fill(duplicate, -1), seen, examined, consumed, probability
+        met = self.examination.meet(state, slate)
+        shown = Slate(
+            items=slate,
+            examined=met.examined,
+            lift=self._lift.expand(slate.shape).contiguous(),
+            own_counts=met.own_counts,
+            own_days=met.own_days,
+            active=active,
         )
-        text = self.observer.text[slate]  # [B, K, 16]
+        response, probability = self.user_model.respond(state.hidden, shown, visit, met.noise)
+        examined, response = self.examination.stop(shown.examined, response)
+        shown = shown if examined is shown.examined else dataclasses.replace(shown, examined=examined)
+        reward, terms = self.objective.evaluate(slate, response)
+        after = self.session.settle(state, slate, response.consumed, met.leave, self.observer.text)
+        slots = (visit.step.to(torch.int64) % self.session.max_slates * self.slate_size)[:, None] + self._slots
+        entered = slate.to(torch.int32).masked_fill_(met.duplicate, -1)
+        entries = Entries(slots, entered, met.seen, examined, response.consumed, probability)
         moved = dataclasses.replace(
             state,
-            visit=after,
-            satisfaction=self.session.satisfy(state.satisfaction, count),
-            steps=state.steps + 1,
-            shown_text=state.shown_text + text.sum(dim=1),
-            shown_count=state.shown_count + self.slate_size,
-            consumed_text=state.consumed_text + (text * consumed[..., None]).sum(dim=1),
-            last_hits=count / self.slate_size,
-            hidden=self.user_model.transition(state.hidden, shown, response, after),
+            visit=after.visit,
+            satisfaction=after.satisfaction,
+            steps=after.steps,
+            shown_text=after.shown_text,
+            shown_count=after.shown_count,
+            consumed_text=after.consumed_text,
+            last_hits=after.last_hits,
+            hidden=self.user_model.transition(state.hidden, shown, response, after.visit),
         )
-        ended = leaving.left | leaving.limit
+        ended = after.left | after.limit
         over = moved.steps >= self.session.max_steps
         gap = torch.zeros_like(moved.steps)
         back = None
         if self.session.horizon is None:
-            terminated, truncated = leaving.left, leaving.limit | over
+            terminated, truncated = after.left, after.limit | over
         else:
             terminated, truncated = torch.zeros_like(ended), over
             rows = ended.nonzero().squeeze(1)
             if len(rows):
-                back, gone = self._next_trip(moved.select(rows), entries.select(rows))
+                on_trip = moved.select(rows)
+                remember(on_trip.memory, entries.select(rows))
+                back, gone = self._next_trip(on_trip)
                 terminated[rows], gap[rows] = gone, back.visit.gap_days
                 truncated[rows] |= back.visit.day - back.start_day >= self.session.horizon
         outcome = Outcome(
             slate=slate,
             examined=examined,
             response=response,
-            duplicate=duplicate,
+            duplicate=met.duplicate,
             reward=reward,
             terms=terms,
             terminated=terminated,
@@ -255,14 +292,28 @@ class Simulator:
         )
         return Reaction(moved, outcome, entries, ended, back)
 
-    def _next_trip(self, state: State, entries: Entries) -> tuple[State, Tensor]:
+    def _next_trip(self, state: State) -> tuple[State, Tensor]:
         """Lanes (copies) whose trip ended at the start of their next trip; and who never returns, bool [n]."""
-        remember(state.memory, entries)
         basket = state.memory.items.masked_fill(~state.memory.bought, -1)
         record = merge(state.record, basket, state.visit.day, state.visit.gap_days)
         pool = own_pool(record.items, record.counts, record.last_days)
         state = dataclasses.replace(state, record=record, pool=pool)
         return self._return(state, self.session.hazard(state.satisfaction))
+
+    def return_from_trips(self, state: State, outcome: Outcome) -> None:
+        """Takes lanes whose trip has ended to their next one, in place, and notes in ``outcome`` what came of it."""
+        rows = outcome.trip_ended.nonzero().squeeze(1)
+
+        def come_back(part: Tensor) -> None:
+            back, gone = self._next_trip(state.select(part))
+            state.write(part, back)
+            outcome.terminated[part], outcome.gap_days[part] = gone, back.visit.gap_days
+            assert self.session.horizon is not None  # noqa: S101 - the caller has checked
+            over = outcome.truncated[part] | (back.visit.day - back.start_day >= self.session.horizon)
+            outcome.truncated[part] = over & ~gone
+
+        if len(rows):
+            spread(come_back, rows.split(self._chunk(len(rows))))
 
     def _finish(self, reaction: Reaction) -> tuple[State, Outcome]:
         """Writes the trip's memory and the lanes that came back for another trip, in place, and draws candidates."""
@@ -272,16 +323,6 @@ class Simulator:
             state.write(reaction.ended.nonzero().squeeze(1), reaction.back)
         return self._with_candidates(state), reaction.outcome
 
-    def _slate(self, state: State, items: Tensor, examined: Tensor) -> Slate:
-        own_counts, own_days = self.own_history(state.record, state.visit, items)
-        lift = torch.full(items.shape, self.scenario.behaviour.lift, device=self.device)
-        return Slate(items=items, examined=examined, lift=lift, own_counts=own_counts, own_days=own_days)
-
-    def own_history(self, record: Record, visit: Visit, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Trips in which each user bought each item, and days since the last one, float32 [B, C] each."""
-        counts, last_days = lookup(record, items)
-        return counts, (visit.day[:, None] - last_days).clamp_(min=0).to(torch.float32) * (counts > 0)
-
     def _check(self, state: State, slate: Tensor) -> None:
         lanes = len(state.seed)
         if slate.dtype != torch.int64:
@@ -290,8 +331,9 @@ class Simulator:
             raise ActionError(f"a slate has shape ({lanes}, {self.slate_size}), got {tuple(slate.shape)}")
         if slate.device.type != self.device.type:
             raise ActionError(f"the simulation runs on {self.device}, the slate is on {slate.device}")
-        outside = (slate < 0) | (slate >= self.world.num_items)
-        if outside.any():
+        lowest, highest = torch.aminmax(slate)
+        if lowest.item() < 0 or highest.item() >= self.world.num_items:
+            outside = (slate < 0) | (slate >= self.world.num_items)
             lane, slot = (int(i) for i in outside.nonzero()[0])
             raise ActionError(
                 f"item row {int(slate[lane, slot])} at position {slot} of lane {lane} must lie in "
@@ -300,10 +342,11 @@ class Simulator:
 
     # ------------------------------------------------------------------ views and copies
 
-    def observe(self, state: State, keys: Iterable[str], *, reuse: bool = False) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def observe(self, state: State, keys: Iterable[str]) -> dict[str, Tensor]:
         """What an agent sees before the next slate, by key; see ``Observer.observe``."""
-        with torch.no_grad():
-            return self.observer.observe(state, keys, reuse=reuse)
+        plan = self._plans.known(state) if compiled.enabled() else None
+        return self.observer.observe(state, keys, None if plan is None else plan.views)
 
     @torch.no_grad()
     def expected_reward(self, state: State, items: Tensor) -> Tensor:
@@ -316,8 +359,9 @@ class Simulator:
             state: B lanes.
             items: item rows, int64 [B, C].
         """
-        seen = recall(used(state, self.slate_size), items)
-        own_counts, own_days = self.own_history(state.record, state.visit, items)
+        items = items.contiguous()
+        seen = recall(state.memory, used_entries(state, self.slate_size), items)
+        own_counts, own_days = own_history(state.record, state.visit.day, items)
         appraisal = self.user_model.appraise(state.hidden, items, own_counts, own_days, state.visit)
         probability = sigmoid(appraisal.logit + self.scenario.behaviour.lift)
         posterior = ((probability - seen.refused) / (1.0 - seen.refused).clamp(min=1e-12)).clamp(min=0.0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,36 +88,6 @@ class Outcome:
         return self.response.rating
 
 
-def used(state: State, slate_size: int) -> Memory:
-    """The part of the memory that any lane has written to; all of it where finding out would cost a sync."""
-    if state.memory.items.device.type != "cpu":
-        return state.memory
-    width = max(int(state.visit.step.max()), 1) * slate_size
-    return state.memory.map(lambda tensor: tensor[:, :width])
-
-
-def join(whole: State, parts: Sequence[State]) -> State:
-    """One state from those of consecutive lanes; what they still share with ``whole`` is not copied."""
-
-    def put(mine: Tensor, *pieces: Tensor) -> Tensor:
-        kept = pieces[0].data_ptr() == mine.data_ptr() and pieces[-1].untyped_storage().data_ptr() == (
-            mine.untyped_storage().data_ptr()
-        )
-        return mine if kept else torch.cat(pieces)
-
-    return whole.map(put, *parts)
-
-
-def concatenate(parts: Sequence[Outcome]) -> Outcome:
-    """One outcome from those of consecutive lanes."""
-    first = parts[0]
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(Outcome):
-        pieces = [getattr(part, field.name) for part in parts]
-        if field.name == "response":
-            values[field.name] = first.response.map(lambda *tensors: torch.cat(tensors), *pieces[1:])
-        elif field.name == "terms":
-            values[field.name] = {name: torch.cat([piece[name] for piece in pieces]) for name in first.terms}
-        else:
-            values[field.name] = torch.cat(pieces)
-    return Outcome(**values)
+def used_entries(state: State, slate_size: int) -> Tensor:
+    """How many entries of its memory each lane has written, int64 [B]."""
+    return (state.visit.step.to(torch.int64) * slate_size).clamp_(max=state.memory.items.shape[1])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recgym.random import Purpose, episode_key, fold, uniform
-from recgym.simulation.record import Records, lookup, merge
+from recgym.simulation.record import Records, merge, own_history
 from recgym.types import Noise, Record, Slate, Visit
 from recgym.user_models.preference.users import PreferenceState, PreferenceUsers
 from recgym.worlds.world import World
@@ -62,9 +62,8 @@ def _basket(
     users: PreferenceUsers, state: PreferenceState, record: Record, visit: Visit, size: Tensor, luck: Tensor
 ) -> Tensor:
     """Item rows [B, max size] of one trip's baskets, -1 padded."""
-    items = torch.arange(users.world.num_items).expand(len(size), -1)
-    counts, last_days = lookup(record, items)
-    days = (visit.day[:, None] - last_days).float() * (counts > 0)
+    items = torch.arange(users.world.num_items).repeat(len(size), 1)
+    counts, days = own_history(record, visit.day, items)
     logit = users.appraise(state, items, counts, days, visit).logit
     draw = uniform(fold(fold(luck, Purpose.BASKET)[:, None], items))
     width = min(int(size.max()), users.world.num_items)
@@ -82,9 +81,9 @@ def _enter(
         part = basket[lanes, start : start + group]
         items, bought = part.clamp(min=0), part >= 0
         here, now, file = state.select(lanes), visit.select(lanes), record.select(lanes)
-        counts, last_days = lookup(file, items)
-        days = (now.day[:, None] - last_days).float() * (counts > 0)
-        slate = Slate(items=items, examined=bought, lift=torch.zeros(items.shape), own_counts=counts, own_days=days)
+        counts, days = own_history(file, now.day, items)
+        everyone = torch.ones(len(items), dtype=torch.bool)
+        slate = Slate(items, bought, torch.zeros(items.shape), counts, days, active=everyone)
         key = fold(luck[lanes], Purpose.QUANTITY)[:, None]
         draw = uniform(fold(key, items))
         response, _ = users.respond(here, slate, now, Noise(want=torch.zeros_like(draw), quantity=draw, rating=draw))

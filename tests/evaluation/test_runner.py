@@ -16,6 +16,7 @@ from recgym.agents.protocol import ActContext, Agent, Observations, make_agent
 from recgym.errors import AgentError, RecGymError, UnknownNameError
 from recgym.evaluation import runner
 from recgym.evaluation.runner import evaluate, sample_users
+from recgym.registration import ENVS, EnvSpec
 from recgym.scenario import load_scenario
 from recgym.worlds.world import World
 
@@ -210,3 +211,12 @@ def test_bad_input_is_refused_before_anything_runs(
 def test_an_unknown_world_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="'ecomerce'.*'ecommerce'"):
         evaluate("ecomerce", agents="random", users=1, seeds=1, progress=False)
+
+
+def test_an_environment_with_other_users_is_refused_instead_of_played_with_its_worlds_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ENVS, "_own", dict(ENVS._own))
+    ENVS.register(EnvSpec("bored-v0", world="ecommerce", kwargs={"user_model": "boredom"}))
+    with pytest.raises(RecGymError, match="'bored-v0' plays user model 'boredom'.*'ecommerce'"):
+        evaluate("bored-v0", None, ["random"], users=2, seeds=1)

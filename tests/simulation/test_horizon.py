@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from recgym.scenario import load_scenario
+from recgym.simulation.record import own_history
 from recgym.simulation.session import Session
 from recgym.simulation.simulator import Simulator
 from recgym.worlds.world import World
@@ -33,7 +34,7 @@ def test_trips_follow_each_other_until_the_horizon(simulate: Simulate, world: Wo
     slate = torch.arange(10).repeat(16, 1)
     for trip in range(5):
         assert (state.visit.trip == trip).all() and (state.visit.step == 0).all()
-        counts, _ = simulator.own_history(state.record, state.visit, slate)
+        counts, _ = own_history(state.record, state.visit.day, slate)
         if trip == 0:
             start = counts
         assert torch.equal(counts, start + trip)
@@ -42,7 +43,7 @@ def test_trips_follow_each_other_until_the_horizon(simulate: Simulate, world: Wo
         assert outcome.truncated.all() == (trip == 4)  # day 35 is past the horizon of 30
         assert (state.visit.day - state.start_day == 7 * (trip + 1)).all()
         assert (state.visit.bought == 0).all() and (state.memory.items == -1).all()
-    days = simulator.own_history(state.record, state.visit, slate)[1]
+    days = own_history(state.record, state.visit.day, slate)[1]
     assert (days == 7).all()
     assert (state.record.recent[:, :10].sort(1).values == slate).all()
 

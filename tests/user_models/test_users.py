@@ -56,7 +56,8 @@ def test_quantities_are_geometric(world):
     state, _, visit = start(world, users, rows)
     items = torch.full((5_000, 1), 4)
     nothing = torch.zeros(5_000, 1)
-    slate = Slate(items, torch.ones(5_000, 1, dtype=torch.bool), nothing, nothing, nothing)
+    yes = torch.ones(5_000, 1, dtype=torch.bool)
+    slate = Slate(items, yes, nothing, nothing, nothing, yes[:, 0])
     draw = ((torch.arange(5_000) + 0.5) / 5_000)[:, None]
     response, _ = users.respond(state, slate, visit, Noise(want=nothing, quantity=draw, rating=draw))
     one = torch.tensor([0])
@@ -99,7 +100,7 @@ def test_ratings_are_ordered(tmp_path):
     nothing = torch.zeros(40, 10)
     cdf = users.appraise(state, items, nothing, nothing, visit).rating_cdf
     assert bool((cdf.diff(dim=-1) >= 0).all())
-    slate = Slate(items, torch.ones_like(nothing, dtype=torch.bool), nothing + 50, nothing, nothing)
+    slate = Slate(items, torch.ones_like(nothing, dtype=torch.bool), nothing + 50, nothing, nothing, nothing[:, 0] == 0)
     draw = torch.rand(40, 10, generator=torch.Generator().manual_seed(0))
     response, _ = users.respond(state, slate, visit, Noise(want=nothing + 0.5, quantity=draw, rating=draw))
     assert set(response.rating.unique().tolist()) <= {1, 2, 3, 4, 5}

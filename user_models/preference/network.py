@@ -14,7 +14,9 @@ from recgym.user_models.preference.config import NetworkConfig
 # Bins of the fitted behaviour: basket size in items, days until the next trip. Each bin is [low, next low).
 SIZE_BINS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 17, 21, 26, 32, 41, 56, 101)
 GAP_BINS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 17, 21, 28, 42, 60, 91)
+GAP_EDGES = (*GAP_BINS, GAP_BINS[-1] + 30)  # the last bin: for good
 GAP_LEVELS = (0, 1, 2, 3, 4, 6, 8, 11, 15, 22, 31, 61)  # coarse levels of the gap that a token carries
+_GAP_LEVEL_OF_DAYS = torch.bucketize(torch.arange(GAP_LEVELS[-1] + 1), torch.tensor(GAP_LEVELS), right=True)
 MAX_FEEDBACK = 20  # quantity 1 to 20, or rating 1 to 5
 NUM_TIME_FEATURES = 9
 NUM_REPEAT_FEATURES = 12
@@ -211,7 +213,7 @@ def time_features(
 
     ``inside`` is 1 after the first slate of a trip and 0 at its start; ``day`` counts from the log's first day.
     """
-    week = day * (2 * math.pi / 7)
+    week = day % 7 * (2 * math.pi / 7)  # the remainder first: large days would cost the angle its precision
     return torch.stack(
         (
             torch.log1p(gap_days) * 0.5,
@@ -230,5 +232,4 @@ def time_features(
 
 def gap_levels(days: Tensor) -> Tensor:
     """Token gap levels int64 (1 and up) of gaps in whole days; 0 is kept for tokens within a trip."""
-    edges = torch.tensor(GAP_LEVELS, dtype=days.dtype, device=days.device)
-    return torch.bucketize(days, edges, right=True)
+    return _GAP_LEVEL_OF_DAYS.to(days.device)[days.clamp(max=GAP_LEVELS[-1]).long()]

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from recgym import compiled
 from recgym.errors import WorldError
-from recgym.simulation.kernels import sigmoid
+from recgym.simulation.buffers import Buffers
+from recgym.simulation.plan import BoundUsers, Exchange
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
 from recgym.user_models.preference.attributes import attribute_columns, item_statistics
-from recgym.user_models.preference.cache import advance, prefill, slot_biases
+from recgym.user_models.preference.backends import Backend, CompiledBackend, Feedback, TorchBackend
+from recgym.user_models.preference.cache import prefill
 from recgym.user_models.preference.config import NetworkConfig
+from recgym.user_models.preference.kernels.weights import Tables
 from recgym.user_models.preference.network import (
-    GAP_BINS,
+    GAP_EDGES,
     MAX_FEEDBACK,
     SIZE_BINS,
     PreferenceNetwork,
     gap_levels,
-    repeat_features,
-    time_features,
 )
-from recgym.user_models.preference.numerics import dot, linear, silu
+from recgym.user_models.preference.numerics import linear, silu
 from recgym.worlds.world import World
 
 PREFILL_CHUNK = 64  # users whose starting caches are computed together, always the same ones: see ``_start``
@@ -60,8 +63,6 @@ class PreferenceUsers:
             raise WorldError(f"{world.path / 'model.safetensors'} does not fit its configuration: {error}") from error
         self.network = network.eval().requires_grad_(False).to(self.device)
         self.config = config
-        self.quantities = "quantity" in world.spec.responses
-        self.ratings = "rating" in world.spec.responses
         with torch.inference_mode(False), torch.no_grad():
             self._prepare(attributes.to(self.device))
 
@@ -69,41 +70,47 @@ class PreferenceUsers:
         """Everything that depends on items or users alone is computed here, once."""
         net, world = self.network, self.world
         vectors = world.item_tensors["vectors"].to(self.device)  # y, [N, d]
-        self.item_vectors = vectors
-        # One row an item holds all that the heads need of it, so that scoring is a single gather.
-        self.item_table = torch.cat(
-            (net.head_item(vectors), vectors, net.repeat_item(vectors), net.item_bias(vectors)), dim=1
-        )
-        self.item_statistics = item_statistics(world.items).to(self.device)
-        self.token_table = net.item_token(vectors)
-        self.ignored_table = net.item_ignored(vectors)
-        self.query_weight = torch.cat((net.head_user.weight, net.match.weight, net.repeat_user.weight))
-        self.query_bias = torch.cat(
-            (net.head_user.bias, net.match.bias, torch.zeros_like(net.repeat_user.weight[:, 0]))
-        )
-        self.biases = [slot_biases(block) for block in net.blocks]
-        self.cuts = net.rating_thresholds()
-        # Gates and projections of the sources that never change for a user.
         graph = world.user_tensors["graph"].float().to(self.device)
         fusion = net.fusion
-        self.static_gate = fusion.gate["graph"](graph) + fusion.gate["attributes"](attributes)
-        self.static_parts = torch.stack((fusion.project["graph"](graph), fusion.project["attributes"](attributes)), 1)
+        self.item_vectors = vectors
+        self.item_statistics = item_statistics(world.items).to(self.device)
+        no_bias = torch.zeros_like(net.repeat_user.weight[:, 0])
+        tables = Tables(
+            item=torch.cat((net.head_item(vectors), vectors, net.repeat_item(vectors), net.item_bias(vectors)), dim=1),
+            statistics=self.item_statistics,
+            token=net.item_token(vectors),
+            ignored=net.item_ignored(vectors),
+            static_gate=fusion.gate["graph"](graph) + fusion.gate["attributes"](attributes),
+            static_parts=torch.stack((fusion.project["graph"](graph), fusion.project["attributes"](attributes)), 1),
+            query_weight=torch.cat((net.head_user.weight, net.match.weight, net.repeat_user.weight)),
+            query_bias=torch.cat((net.head_user.bias, net.match.bias, no_bias)),
+            quantities="quantity" in world.spec.responses,
+            ratings="rating" in world.spec.responses,
+        )
+        self._rated = tables.ratings
+        self._torch = TorchBackend(net, tables)
+        self._compiled = CompiledBackend(net, tables) if self.device.type == "cpu" else None
+        self._lengths = world.tokens.offsets.diff().to(self.device)  # [U] tokens of each shipped history
         size = (world.num_users, self.config.layers, 2, self.config.window, self.config.dim)
         self._caches = torch.empty(size, device=self.device)  # pages are touched only for chunks that are needed
         self._states = torch.empty((world.num_users, self.config.dim), device=self.device)
-        self._ready = torch.zeros(-(-world.num_users // PREFILL_CHUNK), dtype=torch.bool)
+        self._buffers = Buffers(self.device)
+        self._filling = threading.Lock()
+        self._ready = torch.zeros(world.num_users, dtype=torch.bool, device=self.device)
+
+    @property
+    def _backend(self) -> Backend:
+        return self._torch if self._compiled is None or not compiled.enabled() else self._compiled
 
     # ------------------------------------------------------------------ protocol
 
     def init(self, users: Tensor, record: Record, visit: Visit) -> PreferenceState:
         """See ``UserModel.init``."""
         sequence = self.starting_states(users)
-        tokens = self.world.tokens
-        position = tokens.offsets.diff().to(self.device)[users]
         state = PreferenceState(
             user=users,
-            cache=self._caches[users],
-            position=position,
+            cache=self._cache(users),
+            position=self._lengths[users],
             sequence=sequence,
             fused=sequence,
             query=sequence,
@@ -116,62 +123,42 @@ class PreferenceUsers:
         self, state: PreferenceState, items: Tensor, own_counts: Tensor, own_days: Tensor, visit: Visit
     ) -> Appraisal:
         """See ``UserModel.appraise``."""
-        net, hidden, dim = self.network, self.config.hidden, self.config.dim
-        table = self.item_table[items]  # [B, C, h + d + r + 1]
-        query = state.query[:, None]
-        width = F.silu(query[..., :hidden] + table[..., :hidden])
-        logit = dot(width, net.head_purchase) + dot(
-            query[..., hidden : hidden + dim], table[..., hidden : hidden + dim]
-        )
-        logit = logit + table[..., -1]
-        features = repeat_features(
-            own_counts,
-            own_days,
-            self.item_statistics[items],
-            state.pace[:, None],
-            visit.gap_days.float()[:, None],
-        )
-        flat = linear(features.flatten(0, 1), net.repeat_features.weight, net.repeat_features.bias)
-        inner = flat.view(*features.shape[:2], -1) + query[..., hidden + dim :] + table[..., hidden + dim : -1]
-        repeat = dot(silu(inner), net.repeat_out)
-        logit = logit + torch.where(own_counts > 0, repeat, 0.0)
-        stop = sigmoid(dot(width, net.head_quantity) + net.quantity_bias) if self.quantities else None
-        cdf = sigmoid(self.cuts - dot(width, net.head_rating)[..., None]) if self.ratings else None
-        return Appraisal(logit, stop, cdf)
+        return self._backend.appraise(state.query, items, own_counts, own_days, state.pace, visit)
 
     def respond(self, state: PreferenceState, slate: Slate, visit: Visit, noise: Noise) -> tuple[Response, Tensor]:
         """See ``UserModel.respond``."""
         view = self.appraise(state, slate.items, slate.own_counts, slate.own_days, visit)
-        probability = sigmoid(view.logit + slate.lift)
-        consumed = slate.examined & (noise.want < probability)
-        quantity = consumed.to(torch.int32)
-        if view.quantity_stop is not None:
-            more = torch.log(noise.quantity) / torch.log1p(-view.quantity_stop.clamp(max=0.9999))
-            quantity = quantity * (1 + more.floor().clamp(0, MAX_FEEDBACK - 1).to(torch.int32))
-        rating = torch.zeros_like(quantity)
-        if view.rating_cdf is not None:
-            rated = 1 + (noise.rating[..., None] > view.rating_cdf).sum(-1).to(torch.int32)
-            rating = torch.where(consumed, rated, rating)
-        return Response(consumed, quantity, rating), probability
+        return self._backend.respond(view, slate, noise)
 
     def transition(self, state: PreferenceState, slate: Slate, response: Response, visit: Visit) -> PreferenceState:
         """See ``UserModel.transition``; the cache of ``state`` is reused. ``visit`` counts this slate already."""
         consumed = response.consumed
+        feedback = (response.rating if self._rated else response.quantity).clamp(0, MAX_FEEDBACK).long()
         ignored = slate.examined & ~consumed
-        feedback = (response.rating if self.ratings else response.quantity).clamp(0, MAX_FEEDBACK).long()
-        pooled = ((self.token_table[slate.items] + self.network.feedback.weight[feedback]) * consumed[..., None]).sum(1)
-        passed = (self.ignored_table[slate.items] * ignored[..., None]).sum(1)
-        return self._append(state, pooled, passed, consumed.sum(1).float(), ignored.sum(1).float(), visit)
+        shown = Feedback(slate.items, feedback, consumed, ignored, slate.active)
+        sequence = self._backend.advance(state.cache, state.position, state.gap_level, shown)
+        moved = replace(
+            state, position=state.position + 1, sequence=sequence, gap_level=torch.zeros_like(state.gap_level)
+        )
+        return self._refresh(moved, visit)
+
+    def bind(self, state: PreferenceState, visit: Visit, exchange: Exchange) -> BoundUsers | None:
+        """The compiled step of the lanes in ``state``, in place; None on other devices."""
+        return None if self._compiled is None else self._compiled.bind(state, visit, exchange)
 
     def intend(self, state: PreferenceState, uniforms: Tensor) -> Tensor:
         """See ``UserModel.intend``: the fitted distribution of basket sizes, by inversion."""
+        if compiled.runs_on(uniforms) and self._compiled is not None:
+            return self._compiled.size(state.fused, 1 - uniforms)
         return _invert(self.size_survival(state), SIZE_BINS, 1 - uniforms)
 
     def away(self, state: PreferenceState, record: Record, uniforms: Tensor, hazard: Tensor) -> tuple[Tensor, Tensor]:
         """See ``UserModel.away``: the fitted gaps with their hazard multiplied; the last bin never returns."""
-        survival = self.gap_survival(state)
         target = torch.exp(torch.log1p(-uniforms) / hazard)  # (1 - u) ** (1 / hazard), the same in any batch
-        return _invert(survival, (*GAP_BINS, GAP_BINS[-1] + 30), target), survival[:, -2] > target
+        if compiled.runs_on(uniforms) and self._compiled is not None:
+            return self._compiled.gap(state.fused, target)
+        survival = self.gap_survival(state)
+        return _invert(survival, GAP_EDGES, target), survival[:, -2] > target
 
     def arrive(self, state: PreferenceState, record: Record, visit: Visit) -> PreferenceState:
         """See ``UserModel.arrive``."""
@@ -199,72 +186,58 @@ class PreferenceUsers:
         first, last = cast(torch.nn.Linear, head[0]), cast(torch.nn.Linear, head[2])
         return linear(silu(linear(fused, first.weight, first.bias)), last.weight, last.bias)
 
-    def _append(
-        self, state: PreferenceState, pooled: Tensor, passed: Tensor, count: Tensor, shown: Tensor, visit: Visit
-    ) -> PreferenceState:
-        """One more token for every lane, then the fused state after it."""
-        net = self.network
-        pooled = pooled / count.clamp(min=1).sqrt()[:, None] + passed / shown.clamp(min=1).sqrt()[:, None]
-        sizes = torch.stack((torch.log1p(count), torch.log1p(shown)), dim=-1)
-        token = (
-            pooled + linear(sizes, net.size_token.weight, net.size_token.bias) + net.gap_level.weight[state.gap_level]
-        )
-        token = F.layer_norm(token, token.shape[-1:], net.norm_token.weight, net.norm_token.bias)
-        sequence = advance(net, self.biases, state.cache, state.position, token)
-        moved = replace(
-            state, position=state.position + 1, sequence=sequence, gap_level=torch.zeros_like(state.gap_level)
-        )
-        return self._refresh(moved, visit)
+    def _cache(self, users: Tensor) -> Tensor:
+        out = self._buffers.take(len(users), *self._caches.shape[1:])
+        return torch.index_select(self._caches, 0, users, out=out)
 
     def _refresh(self, state: PreferenceState, visit: Visit) -> PreferenceState:
-        """The fused user state x, and what the heads need of it."""
-        fusion, dim = self.network.fusion, self.config.dim
-        inside = (visit.step > 0).float()
-        pace = state.pace
-        time = time_features(
-            visit.gap_days.float(), inside, visit.bought.float(), pace[:, 0], pace[:, 1], pace[:, 2], visit.day.float()
-        )
-        gates = self.static_gate[state.user]
-        for name, source in (("sequence", state.sequence), ("time", time)):
-            gates = gates + linear(source, fusion.gate[name].weight, fusion.gate[name].bias)
-        gates = sigmoid(gates)
-        static = self.static_parts[state.user]
-        parts = {"graph": static[:, 0], "attributes": static[:, 1]}
-        for name, source in (("sequence", state.sequence), ("time", time)):
-            parts[name] = linear(source, fusion.project[name].weight, fusion.project[name].bias)
-        fused = torch.zeros_like(state.sequence)
-        for index, name in enumerate(fusion.names):
-            fused = fused + gates[:, index * dim : (index + 1) * dim] * parts[name]
-        return replace(state, fused=fused, query=linear(fused, self.query_weight, self.query_bias))
+        fused, query = self._backend.refresh(state.user, state.sequence, state.pace, visit)
+        return replace(state, fused=fused, query=query)
 
     def _start(self, users: Tensor) -> None:
-        """Computes the starting caches of ``users`` where they are not there yet.
+        """Computes the starting caches and states of ``users`` where they are not there yet."""
+        missing = users[~self._ready[users]]
+        if len(missing):
+            with self._filling:
+                (self._replay if self._compiled is not None else self._prefill)(missing.unique())
 
-        Users are processed in fixed chunks, so that a user's cache is bitwise the same whoever else is asked for.
-        """
-        for chunk in torch.unique(users.cpu() // PREFILL_CHUNK).tolist():
-            if self._ready[chunk]:
-                continue
-            rows = torch.arange(chunk * PREFILL_CHUNK, min((chunk + 1) * PREFILL_CHUNK, self.world.num_users))
-            tokens, lengths = self.history_tokens(rows)
-            cache, state = prefill(self.network, tokens, lengths)
-            target = rows.to(self.device)
-            self._caches[target] = cache
-            self._states[target] = state
-            self._ready[chunk] = True
+    def _replay(self, users: Tensor) -> None:
+        """User by user, by the kernels of the simulation."""
+        assert self._compiled is not None  # noqa: S101 - the caller has checked
+        self._compiled.replay(users, self.world.tokens, self._levels, self._caches, self._states)
+        self._ready[users] = True
+
+    def _prefill(self, users: Tensor) -> None:
+        """All tokens at once, in fixed chunks: a user's cache is bitwise the same whoever else is asked for."""
+        for chunk in torch.unique(users // PREFILL_CHUNK).tolist():
+            start = chunk * PREFILL_CHUNK
+            rows = torch.arange(start, min(start + PREFILL_CHUNK, self.world.num_users), device=self.device)
+            tokens, lengths = self.history_tokens(rows.cpu())
+            self._caches[rows], self._states[rows] = prefill(self.network, tokens, lengths)
+            self._ready[rows] = True
+
+    @cached_property
+    def _levels(self) -> Tensor:
+        """Gap levels of all shipped tokens, int64 [T]."""
+        return _token_levels(self.world.tokens.values["gap"])
 
     def history_tokens(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Token inputs [n, T, d] of the users' shipped histories, right-padded, and their lengths [n]."""
         net, histories = self.network, self.world.tokens
-        lengths = histories.offsets.diff()[rows]
-        width = max(int(histories.offsets.diff().max()) if len(rows) else 1, 1)
+        lengths = self._lengths.cpu()[rows]
+        width = max(int(self._lengths.max()) if len(rows) else 1, 1)
         padded = histories.padded(rows, width, fill={"items": -1})
         items = padded["items"].long().to(self.device)
         pooled, count = net.pool(self.item_vectors, items, padded["feedback"].long().to(self.device))
-        gaps = padded["gap"].long().to(self.device)
-        level = torch.where(gaps < 0, 0, gap_levels(gaps.clamp(min=0)))
+        level = _token_levels(padded["gap"]).to(self.device)
         nothing = torch.zeros_like(pooled)
         return net.token(pooled, nothing, count, torch.zeros_like(count), level), lengths.to(self.device)
+
+
+def _token_levels(gaps: Tensor) -> Tensor:
+    """Gap levels int64 of shipped tokens, whose gap in days is -1 within a trip."""
+    gaps = gaps.long()
+    return torch.where(gaps < 0, 0, gap_levels(gaps.clamp(min=0)))
 
 
 def _pace(record: Record) -> Tensor:

@@ -1,0 +1,1 @@
+"""Speed measured in fresh processes, alternating with peers on the same machine: ``recgym bench``."""

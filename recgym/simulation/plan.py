@@ -1,0 +1,259 @@
+"""The step on a CPU: compiled kernels bound once to the memory of a state, which is updated in place.
+
+Binding costs as much as some steps, and a step then next to nothing beside the arithmetic: a single user is stepped
+thousands of times a second, and threads that step chunks of many users hardly meet at the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recgym.compiled import candidates as candidate_kernels
+from recgym.compiled import choice as kernels
+from recgym.compiled import session as session_kernels
+from recgym.random import Purpose
+from recgym.simulation.draws import PURPOSES
+from recgym.simulation.state import Outcome, State
+from recgym.threads import spread
+from recgym.types import Noise, Response, Slate, TensorRecord, Visit
+
+if TYPE_CHECKING:
+    from recgym.simulation.simulator import Simulator
+
+
+_SHOWN = ("items", "examined", "consumed", "quantity", "rating", "duplicate")  # what an outcome copies
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What the core and compiled users tell each other, numpy; n lanes, K slots."""
+
+    items: np.ndarray  # [n, K] int64
+    active: np.ndarray  # [n] bool
+    examined: np.ndarray  # [n, K] bool
+    lift: np.ndarray  # [n, K] float32
+    own_counts: np.ndarray  # [n, K] float32
+    own_days: np.ndarray  # [n, K] float32
+    want: np.ndarray  # [n, K] float32, uniform draws
+    quantity_luck: np.ndarray  # [n, K] float32
+    rating_luck: np.ndarray  # [n, K] float32
+    probability: np.ndarray  # [n, K] float32; this and what follows is the users' answer
+    consumed: np.ndarray  # [n, K] bool
+    quantity: np.ndarray  # [n, K] int32
+    rating: np.ndarray  # [n, K] int32
+
+
+class BoundUsers(Protocol):
+    """A user model bound to the memory of some lanes; neither method may fail."""
+
+    def answer(self) -> None:
+        """``UserModel.respond``: writes the answer."""
+        ...
+
+    def move(self) -> None:
+        """``UserModel.transition``, in place; the visit counts the slate already."""
+        ...
+
+
+class Chunk:
+    """Consecutive lanes of a plan that one thread steps."""
+
+    def __init__(self, simulator: Simulator, state: State, told: dict[str, np.ndarray]) -> None:
+        """Binds the kernels.
+
+        Args:
+            simulator: what is stepped.
+            state: views of n lanes of the plan's state.
+            told: views of what comes in and goes out: ``Plan.told``.
+        """
+        self.simulator, self.state, self.told = simulator, state, told
+        lanes, slots = told["items"].shape
+        reals = np.zeros((9, lanes, slots), np.float32)
+        want, quantity, rating, examine, refused, floor, own_counts, own_days, lift = reals
+        lift[:] = simulator.scenario.behaviour.lift
+        by_step = np.zeros((2, lanes), np.float32)
+        refusals, bought = np.zeros((lanes, slots), np.int16), np.zeros((lanes, slots), np.bool_)
+        probability = np.zeros((lanes, slots), np.float32)
+        self.exchange = Exchange(
+            items=told["items"],
+            active=told["active"],
+            examined=told["examined"],
+            lift=lift,
+            own_counts=own_counts,
+            own_days=own_days,
+            want=want,
+            quantity_luck=quantity,
+            rating_luck=rating,
+            probability=probability,
+            consumed=told["consumed"],
+            quantity=told["quantity"],
+            rating=told["rating"],
+        )
+        visit, record, memory = state.visit, state.record, state.memory
+        shown = _arrays(memory.items, memory.refusals, memory.refused, memory.floor, memory.bought)
+        seen = (refusals, refused, floor, bought)
+        self._meet = (
+            *_arrays(state.luck, visit.trip, visit.step, visit.day, record.items, record.counts, record.last_days),
+            *shown,
+            *(told["items"], PURPOSES, *simulator.examination.tables()),
+            *(reals[:4], by_step, refusals, reals[4:6], told["duplicate"], bought, told["examined"], reals[6:8]),
+        )
+        self._cascade = simulator.examination.cascade
+        self._stop = (told["examined"], told["consumed"], told["quantity"], told["rating"])
+        session = simulator.session
+        self._conclude = (
+            *shown,
+            *seen,
+            *(told["duplicate"], told["examined"], told["consumed"], probability, told["items"]),
+            *_arrays(visit.step, visit.bought, visit.intended, state.steps, state.satisfaction, state.last_hits),
+            *_arrays(state.shown_text, state.shown_count, state.consumed_text),
+            *(by_step[1], simulator.observer.text.numpy()),
+            *(np.float32(session.rate), np.float32(session.patience), session.max_slates),
+            *(told["left"], told["limit"]),
+        )
+        self._prepare = (
+            *_arrays(state.luck, visit.trip, visit.step),
+            *(np.uint64(Purpose.CANDIDATES), told["active"]),
+            *simulator.candidates.arguments(state.pool),
+            state.candidates.numpy(),
+        )
+        bind = getattr(simulator.user_model, "bind", None)
+        self._users: BoundUsers | None = None if bind is None else bind(state.hidden, visit, self.exchange)
+        self._hidden: TensorRecord | None = None
+
+    def react(self) -> None:
+        """What users answer, computed without changing the state."""
+        kernels.meet(*self._meet)
+        if self._users is not None:
+            self._users.answer()
+            if self._cascade:
+                kernels.stop(*self._stop)
+            return
+        told, state = self.exchange, self.state
+        met = (told.items, told.examined, told.lift, told.own_counts, told.own_days, told.active)
+        slate = Slate(*(torch.from_numpy(a) for a in met))
+        noise = Noise(*(torch.from_numpy(a) for a in (told.want, told.quantity_luck, told.rating_luck)))
+        model = self.simulator.user_model
+        response, probability = model.respond(state.hidden, slate, state.visit, noise)
+        for array, values in (
+            (told.probability, probability),
+            (told.consumed, response.consumed),
+            (told.quantity, response.quantity),
+            (told.rating, response.rating),
+        ):
+            array[:] = values.numpy()
+        if self._cascade:
+            kernels.stop(*self._stop)
+        answer = Response(*(torch.from_numpy(a) for a in (told.consumed, told.quantity, told.rating)))
+        visit = state.visit
+        after = Visit(
+            day=visit.day,
+            gap_days=visit.gap_days,
+            trip=visit.trip,
+            step=visit.step + 1,
+            bought=visit.bought + answer.consumed.sum(dim=1, dtype=torch.int32),
+            intended=visit.intended,
+        )
+        self._hidden = model.transition(state.hidden, slate, answer, after)
+
+    def conclude(self) -> None:
+        """Moves on, in place."""
+        session_kernels.conclude(*self._conclude)
+        if self._users is not None:
+            self._users.move()
+        elif self._hidden is not None:
+            self.state.hidden.assign(self._hidden)
+            self._hidden = None
+
+    def prepare(self) -> None:
+        """Candidates for the step to come."""
+        candidate_kernels.prepare(*self._prepare)
+
+
+class Plan:
+    """Steps one state."""
+
+    def __init__(self, simulator: Simulator, state: State, chunk: int) -> None:
+        """Binds chunks of ``chunk`` lanes each."""
+        lanes, slots = len(state.seed), simulator.slate_size
+        self.simulator, self.chunk = simulator, chunk
+        flags = ("examined", "consumed", "duplicate")
+        self.told: dict[str, np.ndarray] = {name: np.zeros((lanes, slots), np.bool_) for name in flags}
+        self.told |= {name: np.zeros(lanes, np.bool_) for name in ("active", "left", "limit")}
+        self.told |= {name: np.zeros((lanes, slots), np.int32) for name in ("quantity", "rating")}
+        self.told["items"] = np.zeros((lanes, slots), np.int64)
+        self.views = simulator.observer.bind(state, chunk)
+        self.chunks = []
+        for start in range(0, lanes, chunk):
+            part = slice(start, start + chunk)
+            view = state.map(lambda tensor, part=part: tensor[part])
+            self.chunks.append(Chunk(simulator, view, {name: array[part] for name, array in self.told.items()}))
+
+    def step(self, state: State, slate: Tensor, active: Tensor | None) -> Outcome:
+        """Shows a checked ``slate`` [B, K] to the ``active`` lanes (None: all) of the state that the plan is of."""
+        self.told["items"][:] = slate.numpy()
+        self.told["active"][:] = True if active is None else active.numpy()
+        # All lanes react before any moves on: an exception of a user model leaves every lane as it was.
+        spread(Chunk.react, self.chunks)
+        spread(Chunk.conclude, self.chunks)
+        outcome = self._outcome(state)
+        if self.simulator.session.horizon is not None:
+            self.simulator.return_from_trips(state, outcome)
+        if self.simulator.draws_candidates:
+            spread(Chunk.prepare, self.chunks)
+        return outcome
+
+    def _outcome(self, state: State) -> Outcome:
+        arrays: dict[str, np.ndarray] = {name: self.told[name].copy() for name in _SHOWN}
+        left, limit, session = self.told["left"], self.told["limit"], self.simulator.session
+        over = state.steps.numpy() >= session.max_steps
+        arrays["ended"] = left | limit
+        arrays["terminated"] = left.copy() if session.horizon is None else np.zeros_like(left)
+        arrays["truncated"] = (limit | over) & ~left if session.horizon is None else over
+        arrays["gap_days"] = np.zeros(len(left), np.int32)
+        told = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        response = Response(told["consumed"], told["quantity"], told["rating"])
+        reward, terms = self.simulator.objective.evaluate(told["items"], response)
+        return Outcome(
+            slate=told["items"],
+            examined=told["examined"],
+            response=response,
+            duplicate=told["duplicate"],
+            reward=reward,
+            terms=terms,
+            terminated=told["terminated"],
+            truncated=told["truncated"],
+            trip_ended=told["ended"],
+            gap_days=told["gap_days"],
+        )
+
+
+class Plans:
+    """The plan of each state that is being stepped, for as long as the state lives."""
+
+    def __init__(self) -> None:
+        self._plans: dict[int, tuple[weakref.ref[State], Plan]] = {}
+
+    def known(self, state: State) -> Plan | None:
+        """The plan of ``state``, if it has been stepped."""
+        known = self._plans.get(id(state))
+        return known[1] if known is not None and known[0]() is state else None
+
+    def of(self, simulator: Simulator, state: State, chunk: int) -> Plan:
+        """The plan of ``state``, bound anew where there is none or the number of threads has changed."""
+        plan = self.known(state)
+        if plan is not None and plan.chunk == chunk:
+            return plan
+        plan, key = Plan(simulator, state, chunk), id(state)
+        self._plans[key] = (weakref.ref(state, lambda _: self._plans.pop(key, None)), plan)
+        return plan
+
+
+def _arrays(*tensors: Tensor) -> tuple[Any, ...]:
+    return tuple(tensor.numpy() for tensor in tensors)

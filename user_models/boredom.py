@@ -1,0 +1,149 @@
+"""A hand-written reference user: latent topics and boredom, no network; cheap, and small enough to reason about."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from recgym.random import episode_key, fold, integers, uniform
+from recgym.simulation.kernels import sigmoid
+from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
+from recgym.worlds.world import World
+
+NUM_TOPICS = 10
+SLOPE, OFFSET = 6.0, 6.0  # logit q = SLOPE * relevance - OFFSET
+SEEN_LIMIT = 10.0  # examined items of a topic, recent ones counted in full, from which on the topic bores
+MEMORY = 0.8  # weight of what was seen after one more slate, or one day away
+MEAN_BASKET = 8.0  # items, geometric
+MEAN_GAP = 7.0  # days, exponential
+LONGEST_GAP = 90
+RATING_CUTS = (-2.0, -1.0, 0.0, 1.5)  # logits of rating at most 1, 2, 3, 4 at relevance 1/2
+RATING_SLOPE = 3.0
+
+# Relevance is a sum of products of multiples of 1/64, none above 1: exact in float32, so in any order, in any batch.
+_GRAIN = 64
+_USERS, _ITEMS = 1, 2  # the two families of draws
+
+
+@dataclass(frozen=True)
+class BoredState(TensorRecord):
+    """Hidden state; T topics."""
+
+    affinity: Tensor  # [B, T] float32 in [0, 1], multiples of 1/64
+    seen: Tensor  # [B, T] float32, examined items by main topic, discounted by MEMORY a slate
+
+
+class BoredUsers:
+    """Users with a few topics of interest, who lose interest in a topic while they are shown too much of it.
+
+    In the manner of SARDINE (Deffayet et al., SARDINE: a simulator for automated recommendation in dynamic and
+    interactive environments, TORS 2024): an item is a mixture of topics, a user likes 3 to 5 of them, the chance of a
+    purchase is a logistic function of their inner product, and a topic that was seen too often lately counts for
+    nothing until enough slates have passed. Departures: what wears a topic out is being shown it, not clicking on it;
+    memory fades instead of being cut off; tastes do not drift; items carry their weights on a grid. Every number here
+    is assumed, nothing is fitted.
+
+    An item's main topic is its category in the world (by size, modulo the number of topics); its second topic and the
+    weights of both, and a user's interests, are hashes of the row numbers.
+    """
+
+    def __init__(self, world: World, device: str | torch.device = "cpu") -> None:
+        """Tabulates topics by item and interests by user."""
+        self.device = torch.device(device)
+        self.ratings = "rating" in world.spec.responses
+        self.topics = _main_topics(world).to(self.device)  # [N] int64
+        self.vectors = _item_vectors(self.topics)  # [N, T], rows sum to 1
+        self.affinities = _interests(torch.arange(world.num_users, device=self.device))  # [U, T]
+        self._cuts = torch.tensor(RATING_CUTS, device=self.device)
+
+    def init(self, users: Tensor, record: Record, visit: Visit) -> BoredState:
+        """See ``UserModel.init``: nothing was seen yet."""
+        affinity = self.affinities[users]
+        return BoredState(affinity, torch.zeros_like(affinity))
+
+    def appraise(
+        self, state: BoredState, items: Tensor, own_counts: Tensor, own_days: Tensor, visit: Visit
+    ) -> Appraisal:
+        """See ``UserModel.appraise``; earlier purchases do not matter."""
+        relevance = self._relevance(state, items)
+        logit = relevance * SLOPE - OFFSET
+        cdf = sigmoid(self._cuts - RATING_SLOPE * (relevance[..., None] - 0.5)) if self.ratings else None
+        return Appraisal(logit, None, cdf)  # without a quantity distribution: one unit each
+
+    def respond(self, state: BoredState, slate: Slate, visit: Visit, noise: Noise) -> tuple[Response, Tensor]:
+        """See ``UserModel.respond``."""
+        view = self.appraise(state, slate.items, slate.own_counts, slate.own_days, visit)
+        probability = sigmoid(view.logit + slate.lift)
+        consumed = slate.examined & (noise.want < probability)
+        quantity = consumed.to(torch.int32)
+        if view.rating_cdf is None:
+            return Response(consumed, quantity, torch.zeros_like(quantity)), probability
+        rating = quantity * (1 + (noise.rating[..., None] > view.rating_cdf).sum(-1, dtype=torch.int32))
+        return Response(consumed, quantity, rating), probability
+
+    def transition(self, state: BoredState, slate: Slate, response: Response, visit: Visit) -> BoredState:
+        """See ``UserModel.transition``: what was seen fades a little, and this slate's examined items are added."""
+        counts = torch.zeros_like(state.seen)  # whole numbers: exact in whatever order they are added
+        topics = self.topics.take(slate.items)
+        counts.scatter_add_(1, topics, slate.examined.to(torch.float32))
+        return replace(state, seen=state.seen * MEMORY + counts)
+
+    def intend(self, state: BoredState, uniforms: Tensor) -> Tensor:
+        """See ``UserModel.intend``: geometric, at most 100 items."""
+        size = 1.0 + (torch.log(uniforms) * (1.0 / math.log1p(-1.0 / MEAN_BASKET))).floor()
+        return size.clamp(max=100.0).to(torch.int32)
+
+    def away(self, state: BoredState, record: Record, uniforms: Tensor, hazard: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``UserModel.away``: exponential gaps, and everybody comes back."""
+        days = (torch.log(uniforms) * -MEAN_GAP / hazard).clamp(max=LONGEST_GAP)
+        return days.to(torch.int32), torch.zeros_like(uniforms, dtype=torch.bool)
+
+    def arrive(self, state: BoredState, record: Record, visit: Visit) -> BoredState:
+        """See ``UserModel.arrive``: boredom fades while away."""
+        fading = torch.exp(visit.gap_days.to(torch.float32) * math.log(MEMORY))
+        return replace(state, seen=state.seen * fading[:, None])
+
+    def _relevance(self, state: BoredState, items: Tensor) -> Tensor:
+        """The inner product of item and user in [0, 1], topics that bore left out, [B, C]."""
+        appeal = state.affinity.masked_fill(state.seen >= SEEN_LIMIT, 0.0)
+        vectors = self.vectors.index_select(0, items.reshape(-1)).view(*items.shape, NUM_TOPICS)
+        return torch.bmm(vectors, appeal[:, :, None])[..., 0]
+
+
+def _main_topics(world: World) -> Tensor:
+    """Each item's main topic, int64 [N]: categories by falling size, dealt out to the topics in turn."""
+    names = world.items["category"].astype(str)
+    sizes = names.value_counts()
+    order = sorted(sizes.index, key=lambda name: (-int(sizes[name]), name))  # ties by name, so that the deal is defined
+    topic = {name: place % NUM_TOPICS for place, name in enumerate(order)}
+    return torch.tensor([topic[name] for name in names], dtype=torch.int64)
+
+
+def _item_vectors(topics: Tensor) -> Tensor:
+    """Topic weights float32 [N, T]: between 5/8 and all of it on the main topic, the rest on one other."""
+    key = _keys(_ITEMS, torch.arange(len(topics), device=topics.device))
+    second = (topics + 1 + integers(fold(key, 0), NUM_TOPICS - 1)) % NUM_TOPICS
+    main = _GRAIN - integers(fold(key, 1), 3 * _GRAIN // 8 + 1)
+    vectors = torch.zeros(len(topics), NUM_TOPICS, device=topics.device)
+    vectors.scatter_(1, topics[:, None], main[:, None].to(torch.float32))
+    vectors.scatter_(1, second[:, None], (_GRAIN - main)[:, None].to(torch.float32))
+    return vectors / _GRAIN
+
+
+def _interests(users: Tensor) -> Tensor:
+    """Interest of each user in each topic, float32 [U, T]: 3 to 5 topics at 1/2 to 1, the others at 0."""
+    key = _keys(_USERS, users)
+    topics = torch.arange(NUM_TOPICS, device=users.device)
+    order = uniform(fold(fold(key, 0)[:, None], topics)).argsort(dim=1, stable=True)
+    place = torch.empty_like(order).scatter_(1, order, topics.expand_as(order).contiguous())
+    chosen = place < (3 + integers(fold(key, 1), 3))[:, None]
+    level = _GRAIN - integers(fold(fold(key, 2)[:, None], topics), _GRAIN // 2 + 1)
+    return (level * chosen).to(torch.float32) / _GRAIN
+
+
+def _keys(family: int, rows: Tensor) -> Tensor:
+    """Mixed keys int64, one a row number of a family."""
+    return episode_key(torch.full_like(rows, family), rows)
