@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,78 +29,73 @@ from recgym.data.interactions import Interactions
 from recgym.errors import DataError, RecGymError
 from recgym.evaluation import statistics
 from recgym.paths import recgym_home
-from recgym.user_models.preference.config import ModelConfig, NetworkConfig, TrainingConfig
-from recgym.user_models.preference.sides import indicator_columns
+from recgym.user_models.preference.config import ModelConfig, NetworkConfig, NextItemConfig
+from recgym.user_models.preference.next_item import Events, rank, train
+from recgym.user_models.preference.sides import Sides, indicator_columns
 from recgym.user_models.preference.text import encode_texts
-from recgym.user_models.preference.training import Trainer, TrainingData
-from recgym.user_models.preference.trips import Trips
 
 TOP = 10
 REQUIREMENTS = ("rectools[torch]==0.19.0", "numpy<2")
 
 
-def events(log: Interactions) -> pd.DataFrame:
-    """The log's events by user and time, with ``left``: how many events the user makes after each.
+def as_events(log: Interactions) -> Events:
+    """The log's events by user and time.
 
     Raises:
         DataError: a user has fewer than three events: nothing to train on, to validate and to test.
     """
-    frame = pd.DataFrame({"user": log.user_rows, "item": log.item_rows, "day": np.floor(log.days).astype(np.int64)})
-    frame["rating"] = np.rint(log["rating"]).astype(np.int64) if "rating" in log else 1
-    frame = frame.iloc[np.argsort(log.days, kind="stable")].sort_values("user", kind="stable").reset_index(drop=True)
-    frame["left"] = frame.groupby("user").cumcount(ascending=False)
-    short = frame.groupby("user").size() < 3
-    if short.any():
-        raise DataError(f"{short.sum()} users have fewer than 3 events, user row {short.idxmax()} the first of them")
-    return frame
-
-
-def preference(log: Interactions, frame: pd.DataFrame, config: ModelConfig, seed: int, described: bool) -> np.ndarray:
-    """The preference model's scores of every item before each user's last event, [U, N]; one event is one trip."""
-    num_users, num_items = int(frame["user"].max()) + 1, len(log.items)
-    count = len(frame)
-    trips = Trips(
-        item=frame["item"].to_numpy(np.int64, copy=True),
-        feedback=frame["rating"].to_numpy(np.int64, copy=True),
-        trip=np.arange(count),
-        trip_user=frame["user"].to_numpy(np.int64, copy=True),
-        trip_day=frame["day"].to_numpy(np.int64, copy=True),
-        num_users=num_users,
-        num_items=num_items,
+    time = log["time"].astype("datetime64[s]").astype(np.int64)
+    order = np.lexsort((np.arange(len(time)), time, log.user_rows))
+    count = np.bincount(log.user_rows, minlength=len(log.users))
+    if (count < 3).any():
+        raise DataError(
+            f"{(count < 3).sum()} users have fewer than 3 events, user {log.users.index[(count < 3).argmax()]} the first"
+        )
+    return Events(
+        user=log.user_rows[order].astype(np.int64),
+        item=log.item_rows[order].astype(np.int64),
+        feedback=np.rint(log["rating"]).astype(np.int64)[order],
+        time=time[order],
+        num_users=len(log.users),
+        num_items=len(log.items),
     )
-    popularity = np.bincount(frame["item"][frame["left"] > 1], minlength=num_items)
-    statistics_ = np.stack((np.full(num_items, 30.0), np.log1p(popularity)), axis=1)
-    data = TrainingData(
-        trips=trips,
-        text=encode_texts(log.items["text"].tolist()) if described else torch.zeros(num_items, 1),
-        item_attributes=indicator_columns(log.items, ["genres", "release_year"] if described else []),
-        user_attributes=indicator_columns(log.users, ["age", "gender", "occupation"] if described else []),
-        item_statistics=torch.from_numpy(statistics_.astype(np.float32)),
-        ratings=True,
+
+
+def side_information(log: Interactions, described: bool) -> Sides:
+    """Texts and attributes of the log's items and users; all zero where ``described`` is off."""
+    return Sides(
+        text=encode_texts(log.items["text"].tolist()) if described else torch.zeros(len(log.items), 1),
+        items=indicator_columns(log.items, ["genres", "release_year"] if described else []),
+        users=indicator_columns(log.users, ["age", "gender", "occupation"] if described else []),
     )
-    with tempfile.TemporaryDirectory() as directory:
-        trainer = Trainer(data, config, seed, Path(directory))
-        trainer.pretrain()
-        for row in trainer.history:
-            print(f"epoch {row['epoch']}: validation NDCG@10 {row['ndcg@10']:.4f}, {row['seconds']} s", file=sys.stderr)
-        return trainer.catalogue_logits(np.flatnonzero(trips.trip_user_remaining == 0)).numpy()
 
 
-def popularity(frame: pd.DataFrame, num_items: int) -> np.ndarray:
+def preference(events: Events, sides: Sides, config: ModelConfig, seed: int) -> np.ndarray:
+    """The preference model's scores [U, N] of what each user does last, from all that comes before."""
+    before = events.before_last(1)
+    chosen = train(sides, events.before_last(2), config, seed, held_out=before.last(), progress=_progress())
+    for row in chosen.history:
+        print(f"epoch {row['epoch']}: validation NDCG@10 {row['ndcg@10']:.4f}, {row['seconds']} s", file=sys.stderr)
+    best = max(row["ndcg@10"] for row in chosen.history)
+    print(f"preference: {chosen.epochs} epochs, chosen on validation (NDCG@10 {best:.4f}), then trained on that too")
+    model = train(sides, before, config, seed, epochs=chosen.epochs, progress=_progress()).model
+    return rank(model, sides, before).numpy()
+
+
+def popularity(events: Events) -> np.ndarray:
     """Scores [U, N]: how often each item was rated before the last events."""
-    counts = np.bincount(frame["item"][frame["left"] > 0], minlength=num_items).astype(np.float64)
-    return np.broadcast_to(counts, (int(frame["user"].max()) + 1, num_items))
+    counts = np.bincount(events.before_last(1).item, minlength=events.num_items).astype(np.float64)
+    return np.broadcast_to(counts, (events.num_users, events.num_items))
 
 
-def top_items(scores: np.ndarray, frame: pd.DataFrame) -> np.ndarray:
+def top_items(scores: np.ndarray, events: Events) -> np.ndarray:
     """The top 10 items [U, 10] of scores [U, N] among those that the user did not rate before; ties by item row."""
-    scores = np.array(scores, np.float64)
-    before = frame[frame["left"] > 0]
-    scores[before["user"], before["item"]] = -np.inf
+    scores, before = np.array(scores, np.float64), events.before_last(1)
+    scores[before.user, before.item] = -np.inf
     return np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
 
 
-def sasrec(frame: pd.DataFrame, seed: int, epochs: int) -> np.ndarray:
+def sasrec(events: Events, seed: int, epochs: int) -> np.ndarray:
     """The top 10 items [U, 10] of RecTools' SASRec with softmax loss; -1 where it recommends fewer.
 
     Raises:
@@ -114,11 +110,12 @@ def sasrec(frame: pd.DataFrame, seed: int, epochs: int) -> np.ndarray:
         done.touch()
     with tempfile.TemporaryDirectory() as directory:
         log, top = Path(directory) / "log.csv", Path(directory) / "top.csv"
-        frame[["user", "item", "left"]].to_csv(log, index=False)
+        left = events.starts[events.user + 1] - 1 - np.arange(len(events))
+        pd.DataFrame({"user": events.user, "item": events.item, "left": left}).to_csv(log, index=False)
         script = Path(__file__).with_name("sasrec.py")
         print(_run([str(python), str(script), str(log), str(top), str(seed), str(epochs)]).strip())
         found = pd.read_csv(top)
-    ranks = np.full((int(frame["user"].max()) + 1, TOP), -1)
+    ranks = np.full((events.num_users, TOP), -1)
     ranks[found["user"], found["rank"] - 1] = found["item"]
     return ranks
 
@@ -130,16 +127,15 @@ def _run(command: list[str]) -> str:
     return result.stdout
 
 
-def gains(top: np.ndarray, frame: pd.DataFrame) -> np.ndarray:
+def gains(top: np.ndarray, events: Events) -> np.ndarray:
     """NDCG@10 of each user, [U]: 1 / log2(1 + rank) of the last item, 0 beyond the top 10."""
-    last = frame.loc[frame["left"] == 0].sort_values("user")["item"].to_numpy()
-    return ((top == last[:, None]) / np.log2(np.arange(2, top.shape[1] + 2))).sum(1)
+    return ((top == events.last()[:, None]) / np.log2(np.arange(2, top.shape[1] + 2))).sum(1)
 
 
-def report(tops: dict[str, np.ndarray], frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+def report(tops: dict[str, np.ndarray], events: Events) -> dict[str, dict[str, float]]:
     """Prints NDCG@10 with intervals over users, paired differences; returns NDCG@10 and Recall@10."""
-    ndcg = {name: gains(top, frame) for name, top in tops.items()}
-    users, out = np.arange(len(next(iter(ndcg.values())))), {}
+    ndcg = {name: gains(top, events) for name, top in tops.items()}
+    users, out = np.arange(events.num_users), {}
     for name, values in ndcg.items():
         each = statistics.mean(values, users, np.random.default_rng(0), draws=1000)
         out[name] = {"ndcg@10": round(each.value, 4), "recall@10": round(float((values > 0).mean()), 4)}
@@ -151,11 +147,14 @@ def report(tops: dict[str, np.ndarray], frame: pd.DataFrame) -> dict[str, dict[s
 
 
 def default_config() -> ModelConfig:
-    """The preference model for next films."""
-    return ModelConfig(
-        network=NetworkConfig(dropout=0.3, window=50),
-        training=TrainingConfig(pretrain_epochs=40, patience=5, learning_rate=2e-3),
-    )
+    """The preference model for next films; chosen on validation events alone."""
+    return ModelConfig(network=NetworkConfig(dropout=0.3))
+
+
+def _progress() -> Callable[[str, float], None] | None:
+    if not sys.stderr.isatty():
+        return None
+    return lambda what, share: print(f"\r{what}: {share:4.0%} ", end="", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -163,25 +162,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-baselines", action="store_true", help="the preference model alone")
     parser.add_argument("--no-text", action="store_true", help="events alone: no titles, genres, people")
-    parser.add_argument("--epochs", type=int, help="most epochs of the preference model")
+    parser.add_argument("--epochs", type=int, help="length of the preference model's learning-rate schedule")
     parser.add_argument("--sasrec-epochs", type=int, default=100, help="most epochs of SASRec")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
         log = recgym.data.load("ml-100k")
-        frame = events(log)
+        events = as_events(log)
         config = default_config()
         if options.epochs:
-            changed = config.training.model_copy(update={"pretrain_epochs": options.epochs})
-            config = config.model_copy(update={"training": changed})
+            config = config.model_copy(update={"next_item": NextItemConfig(epochs=options.epochs)})
         started = time.perf_counter()
-        scores = preference(log, frame, config, options.seed, described=not options.no_text)
+        scores = preference(events, side_information(log, not options.no_text), config, options.seed)
         print(f"preference: trained and scored in {time.perf_counter() - started:.0f} s")
-        tops = {"preference": top_items(scores, frame)}
+        tops = {"preference": top_items(scores, events)}
         if not options.no_baselines:
-            tops["popularity"] = top_items(popularity(frame, len(log.items)), frame)
-            tops["sasrec"] = sasrec(frame, options.seed, options.sasrec_epochs)
-        result = report(tops, frame)
+            tops["popularity"] = top_items(popularity(events), events)
+            tops["sasrec"] = sasrec(events, options.seed, options.sasrec_epochs)
+        result = report(tops, events)
     except RecGymError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

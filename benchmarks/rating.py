@@ -28,6 +28,7 @@ import recgym.data
 from recgym.errors import DataError, RecGymError
 from recgym.evaluation import statistics
 from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, RatingConfig
+from recgym.user_models.preference.metrics import rating_calibration
 from recgym.user_models.preference.rating import expected_rating
 from recgym.user_models.preference.rating_training import train_ensemble
 from recgym.user_models.preference.ratings import Ratings
@@ -113,8 +114,10 @@ def default_config() -> ModelConfig:
     return ModelConfig(network=NetworkConfig(dropout=0.25), graph=GraphConfig(id_dropout=0.95), rating=RatingConfig())
 
 
-def preference(train: pd.DataFrame, test: pd.DataFrame, config: ModelConfig, seed: int, described: bool) -> np.ndarray:
-    """Expected ratings of the preference model for the rows of ``test``; their ratings are not looked at."""
+def preference(
+    train: pd.DataFrame, test: pd.DataFrame, config: ModelConfig, seed: int, described: bool
+) -> torch.Tensor:
+    """The preference model's P(rating <= 1..4) [Q, 4] for the rows of ``test``; their ratings are not looked at."""
     users = pd.Index(np.union1d(train["user"], test["user"]))
     items = pd.Index(np.union1d(train["item"], test["item"]))
     sides = side_information(users, items, described)
@@ -125,7 +128,7 @@ def preference(train: pd.DataFrame, test: pd.DataFrame, config: ModelConfig, see
         f"preference: {ensemble.epochs} epochs, chosen on {config.rating.validation_share:.0%} of the training file "
         f"(RMSE {ensemble.validation_rmse:.4f} there, one model), then {len(ensemble.members)} models on all of it"
     )
-    return expected_rating(ensemble.predict(sides, asked.user, asked.item, asked.time)).double().numpy()[place]
+    return ensemble.predict(sides, asked.user, asked.item, asked.time).double()[place]
 
 
 def baseline(name: str, train: pd.DataFrame, test: pd.DataFrame, seed: int) -> np.ndarray:
@@ -220,11 +223,17 @@ def main(arguments: list[str] | None = None) -> int:
             f"{unseen['item']} of items that training never saw"
         )
         started = time.perf_counter()
-        predicted = {"preference": preference(train, test, config, options.seed, described=not options.no_text)}
+        cdf = preference(train, test, config, options.seed, described=not options.no_text)
+        predicted = {"preference": expected_rating(cdf).numpy()}
         print(f"preference: trained and predicted in {time.perf_counter() - started:.0f} s")
         for name in () if options.no_baselines else BASELINES:
             predicted[name] = baseline(name, train, test, options.seed)
         result = report(predicted, test, train)
+        calibration = rating_calibration(cdf, torch.tensor(test["rating"].to_numpy(), dtype=cdf.dtype))
+        print(
+            f"preference: mean absolute calibration error of the expected rating {calibration.error:.4f} rating points "
+            f"in 10 bins of equal mass; a perfect model would have {calibration.floor:.4f} on as many ratings"
+        )
     except RecGymError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -3,7 +3,7 @@
     python sasrec.py LOG.csv TOP.csv SEED EPOCHS
 
 LOG.csv holds user, item, left (events that the user makes after this one) in time order; the last event of each user is
-never read. Epochs are chosen by the loss on the second-last event, then the model is trained anew on both.
+never read. Epochs are chosen by NDCG@10 of the second-last event, then the model is trained anew on both.
 """
 
 from __future__ import annotations
@@ -11,37 +11,54 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from typing import Any
 
 import pandas as pd
 import torch
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import EarlyStopping
 from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.models import SASRecModel
 
-PATIENCE = 5
+PATIENCE = 8
+TOP = 10
+
+
+class ValidationNDCG(Callback):
+    """Logs NDCG@10 of the held-out items among those that the user has not had."""
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, torch.Tensor],
+        batch: dict[str, torch.Tensor],
+        *_: Any,
+    ) -> None:
+        right = batch["y"][:, :1]
+        scores = outputs["logits"].view(len(right), -1).clone()
+        scores.scatter_(1, batch["x"], -torch.inf)  # row 0 of the items is padding
+        rank = (scores >= scores.gather(1, right)).sum(1)
+        gain = torch.where(rank <= TOP, 1 / torch.log2(rank + 1.0), 0.0)
+        pl_module.log("ndcg", gain.mean(), on_epoch=True, batch_size=len(right))
 
 
 def fit(events: pd.DataFrame, seed: int, epochs: int, validate: bool) -> tuple[SASRecModel, Dataset, int]:
     """The model, its data and the number of epochs (the best one where ``validate``)."""
-    stop = EarlyStopping("val_loss", patience=PATIENCE)
-    used: list[Trainer] = []
 
     def trainer() -> Trainer:
-        used.append(
-            Trainer(
-                accelerator="cpu",
-                devices=1,
-                max_epochs=epochs,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                callbacks=[stop] if validate else [],
-            )
+        return Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=epochs,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[ValidationNDCG(), EarlyStopping("ndcg", mode="max", patience=PATIENCE)] if validate else [],
         )
-        return used[-1]
 
     seed_everything(seed, verbose=False)
     model = SASRecModel(
@@ -60,8 +77,9 @@ def fit(events: pd.DataFrame, seed: int, epochs: int, validate: bool) -> tuple[S
     )
     data = Dataset.construct(events)
     model.fit(data)
-    done = used[-1].current_epoch
-    return model, data, max(1, done - stop.wait_count) if validate else done
+    used = model.fit_trainer  # a copy of the trainer, callbacks included
+    waited = used.early_stopping_callback.wait_count if validate else 0
+    return model, data, used.current_epoch - waited
 
 
 def last_of_each(interactions: pd.DataFrame) -> object:

@@ -45,7 +45,9 @@ def run(files: tuple[Path, Path], *more: str) -> int:
 
 def test_last_line_is_json(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(files) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    out = capsys.readouterr().out
+    assert "mean absolute calibration error of the expected rating" in out
+    result = json.loads(out.splitlines()[-1])
     assert set(result) == {"preference"}
     assert 0.5 < result["preference"]["rmse"] < 3
     assert set(result["preference"]) == {"rmse", "mae"}

@@ -8,6 +8,7 @@ import torch
 
 from recgym.errors import RecGymError
 from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, RatingConfig
+from recgym.user_models.preference.metrics import rating_calibration
 from recgym.user_models.preference.rating import expected_rating
 from recgym.user_models.preference.rating_training import RatingModel, predict, train, train_ensemble
 from recgym.user_models.preference.ratings import Neighbours, Ratings
@@ -43,7 +44,7 @@ def means_error(seen: Ratings, held: Ratings) -> float:
     """RMSE of the head's offsets alone at their starting shrinkage."""
     offsets = RatingModel(CONFIG, planted()[0]).rating.offsets(seen)
     guess = offsets.mean + offsets.user[held.user] + offsets.item[held.item]
-    return float((guess.clamp(1, 5) - held.value).square().mean().sqrt())
+    return float((guess.detach().clamp(1, 5) - held.value).square().mean().sqrt())
 
 
 def test_ratings_are_sorted_by_user_and_time() -> None:
@@ -107,3 +108,17 @@ def test_too_few_ratings_to_validate() -> None:
     few = seen.select(torch.arange(len(seen)) < 2)
     with pytest.raises(RecGymError, match="2 ratings are too few"):
         train_ensemble(sides, few, CONFIG, seed=0)
+
+
+def test_calibration_of_a_perfect_model_is_its_floor_and_a_shift_adds_to_it() -> None:
+    rng = np.random.default_rng(0)
+    cuts, place = np.array([-2.0, -0.5, 0.5, 2.0]), rng.normal(0, 2, 20_000)
+    cdf = torch.from_numpy(1 / (1 + np.exp(place[:, None] - cuts)))
+    floors, errors = [], []
+    for _ in range(30):
+        real = torch.from_numpy(1.0 + (rng.random((len(place), 1)) > cdf.numpy()).sum(1))
+        errors.append(rating_calibration(cdf, real).error)
+        floors.append(rating_calibration(cdf, real).floor)
+    assert np.mean(errors) == pytest.approx(floors[0], rel=0.15)
+    shifted = torch.from_numpy(1 / (1 + np.exp(place[:, None] + 0.5 - cuts)))
+    assert rating_calibration(shifted, real).error > 5 * floors[0]

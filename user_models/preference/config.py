@@ -79,6 +79,21 @@ class RatingConfig(BaseModel):
     clip_norm: float = Field(1.0, gt=0)
 
 
+class NextItemConfig(BaseModel):
+    """Training for next items alone, on a log of events without repeats."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(60, ge=1)
+    patience: int = Field(8, ge=1, description="epochs without improvement on validation before stopping")
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.03, ge=0)
+    input_dropout: float = Field(0.2, ge=0, lt=1, description="dropout on text embeddings and attributes")
+    segment: int = Field(150, ge=2, description="events of a training segment")
+    batch: int = Field(16, ge=1, description="segments a step")
+    clip_norm: float = Field(1.0, gt=0)
+
+
 class ModelConfig(BaseModel):
     """Everything that shapes a preference model."""
 
@@ -88,3 +103,4 @@ class ModelConfig(BaseModel):
     graph: GraphConfig = GraphConfig()
     training: TrainingConfig = TrainingConfig()
     rating: RatingConfig = RatingConfig()
+    next_item: NextItemConfig = NextItemConfig()

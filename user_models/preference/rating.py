@@ -116,7 +116,8 @@ class RatingHead(nn.Module):
         self.scale = nn.Parameter(torch.tensor(0.3))
         self.user_bias, self.item_bias = nn.Linear(dim, 1), nn.Linear(dim, 1)
         self.likeness = nn.Linear(dim, 2 * config.likeness)
-        self.time_weight = nn.Embedding(NUM_TIME_LEVELS, config.heads)
+        level = torch.arange(NUM_TIME_LEVELS) % (NUM_TIME_LEVELS // 2)  # heads that look ever nearer in time
+        self.time_weight = nn.Parameter(-level[:, None] * torch.linspace(0.0, 0.6, config.heads))
         self.likeness_weight = nn.Parameter(torch.linspace(0.0, 1.0, config.heads))
         self.null = nn.Parameter(torch.full((config.heads,), 1.0))
         self.context_gain = nn.Parameter(torch.full((config.heads,), 0.6 / config.heads))
@@ -128,13 +129,10 @@ class RatingHead(nn.Module):
         for bias in (self.user_bias, self.item_bias):
             nn.init.normal_(bias.weight, std=0.1 / math.sqrt(dim))
             nn.init.zeros_(bias.bias)
-        with torch.no_grad():  # heads that look ever nearer in time
-            level = torch.arange(NUM_TIME_LEVELS) % (NUM_TIME_LEVELS // 2)
-            self.time_weight.weight.copy_(-level[:, None] * torch.linspace(0.0, 0.6, config.heads))
 
     def quick(self) -> list[nn.Parameter]:
         """Parameters on the scale of the answer rather than of a layer's weights: they learn at a faster pace."""
-        return [self.shrink, self.time_weight.weight, self.likeness_weight, self.null, self.context_gain, self.slope]
+        return [self.shrink, self.time_weight, self.likeness_weight, self.null, self.context_gain, self.slope]
 
     def offsets(self, seen: Ratings) -> Offsets:
         """User and item offsets, shrunk by learned numbers of pseudo-ratings, by two rounds of alternation."""
@@ -188,7 +186,9 @@ class RatingHead(nn.Module):
         alike = 4 * torch.tanh(query @ key.T / (4 * math.sqrt(key.shape[1])))  # [N, N], bounded
         pairs = item[:, None] * seen.num_items + seen.item[near.event]
         alike = alike.flatten().index_select(0, pairs.flatten()).view(*pairs.shape, 1)
-        weight = (self.time_weight(near.level) + alike * self.likeness_weight).exp() * near.inside[..., None]
+        weight = (F.embedding(near.level, self.time_weight) + alike * self.likeness_weight).exp() * near.inside[
+            ..., None
+        ]
         residual = tables.offsets.residual.detach()[near.event][..., None]
         means = (weight * residual).sum(1) / (weight.sum(1) + F.softplus(self.null))
         count = near.inside.float().mean(1, keepdim=True)

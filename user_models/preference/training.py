@@ -142,14 +142,6 @@ class Trainer:
         calibrate(self.model.network, self.components(targets), self.data.trips, targets)
         return self.model
 
-    def pretrain(self) -> PreferenceModel:
-        """Pre-trains on next items alone, for ranking; resumes where a checkpoint lies in the directory."""
-        training = self.config.training
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with SummaryWriter(str(self.directory / "tensorboard")) as writer:
-            self._stage("pretrain", training.pretrain_epochs, training.learning_rate, writer)
-        return self.model
-
     def _stage(self, stage: str, epochs: int, learning_rate: float, writer: SummaryWriter) -> None:
         training = self.config.training
         optimizer = torch.optim.AdamW(self._parameter_groups(), lr=learning_rate, weight_decay=training.weight_decay)
