@@ -39,23 +39,20 @@ REQUIREMENTS = ("rectools[torch]==0.19.0", "numpy<2")
 
 
 def as_events(log: Interactions) -> Events:
-    """The log's events by user and time.
+    """The log's events, which a log keeps by user and time.
 
     Raises:
         DataError: a user has fewer than three events: nothing to train on, to validate and to test.
     """
-    time = log["time"].astype("datetime64[s]").astype(np.int64)
-    order = np.lexsort((np.arange(len(time)), time, log.user_rows))
     count = np.bincount(log.user_rows, minlength=len(log.users))
-    if (count < 3).any():
-        raise DataError(
-            f"{(count < 3).sum()} users have fewer than 3 events, user {log.users.index[(count < 3).argmax()]} the first"
-        )
+    short = log.users.index[count < 3]
+    if len(short):
+        raise DataError(f"{len(short)} users have fewer than 3 events, user {short[0]} the first of them")
     return Events(
-        user=log.user_rows[order].astype(np.int64),
-        item=log.item_rows[order].astype(np.int64),
-        feedback=np.rint(log["rating"]).astype(np.int64)[order],
-        time=time[order],
+        user=log.user_rows.astype(np.int64),
+        item=log.item_rows.astype(np.int64),
+        feedback=np.rint(log["rating"]).astype(np.int64),
+        time=log["time"].astype("datetime64[s]").astype(np.int64),
         num_users=len(log.users),
         num_items=len(log.items),
     )
