@@ -83,15 +83,21 @@ def without(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
 
 
 def side_information(users: pd.Index, items: pd.Index, described: bool) -> Sides:
-    """Texts and attributes of the ids ``users`` and ``items``, from MovieLens-100K unless ``described`` is off."""
+    """Texts and attributes of the ids ``users`` and ``items``, from MovieLens-100K unless ``described`` is off.
+
+    Raises:
+        DataError: they cannot be fetched, or there is no text encoder.
+    """
     if not described:
         return Sides(torch.zeros(len(items), 1), torch.zeros(len(items), 1), torch.zeros(len(users), 1))
-    log = recgym.data.load("ml-100k")  # only what it says of films and people is read, never its ratings
-    films, people = log.items.reindex(items), log.users.reindex(users)
-    known = torch.tensor(films["text"].notna().to_numpy(), dtype=torch.float32)
-    text = encode_texts(films["text"].fillna("").tolist())
+    try:
+        log = recgym.data.load("ml-100k")  # only what it says of films and people is read, never its ratings
+        films, people = log.items.reindex(items), log.users.reindex(users)
+        text = encode_texts(films["text"].fillna("").tolist())
+    except RecGymError as error:
+        raise DataError(f"{error}. --no-text does without titles, genres and people") from error
     return Sides(
-        text=text * known[:, None],
+        text=text * torch.tensor(films["text"].notna().to_numpy(np.float32))[:, None],
         items=indicator_columns(films, ["genres", "release_year"]),
         users=indicator_columns(people, ["age", "gender", "occupation"]),
     )
