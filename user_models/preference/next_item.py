@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recgym.errors import RecGymError
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder
 from recgym.user_models.preference.network import NUM_TIME_FEATURES, PreferenceNetwork, gap_levels
+from recgym.user_models.preference.selection import BestEpoch, Fit, pace
 from recgym.user_models.preference.sides import Sides
+from recgym.user_models.preference.training import DivergedError
 
 Progress = Callable[[str, float], None]
 DAY = 86_400  # seconds
@@ -121,19 +120,6 @@ class NextItemModel(nn.Module):
         return scores
 
 
-class NextItemDivergedError(RecGymError):
-    """Training met a loss that is not finite."""
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A trained model and how it came about."""
-
-    model: NextItemModel
-    epochs: int  # epochs trained
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
 def segments(events: Events, length: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Batches of event numbers [B, L] (-1 pads): histories cut into runs of at most ``length`` at random places."""
     cuts = []
@@ -157,7 +143,7 @@ def train(
     held_out: np.ndarray | None = None,
     epochs: int | None = None,
     progress: Progress | None = None,
-) -> Fit:
+) -> Fit[NextItemModel]:
     """Trains one model to rank each event's item above all that the user has not had.
 
     Args:
@@ -171,11 +157,11 @@ def train(
         progress: called with what is under way and the share done.
 
     Raises:
-        NextItemDivergedError: the loss is not finite.
+        DivergedError: the loss is not finite.
     """
     options = config.next_item
     history: list[dict[str, float]] = []
-    best, best_epoch, weights = -math.inf, -1, None
+    best = BestEpoch(options.patience)
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -185,9 +171,8 @@ def train(
         )
         for epoch in range(min(epochs or options.epochs, options.epochs)):
             started, losses = time.perf_counter(), []
-            cosine = 0.5 * (1 + math.cos(math.pi * epoch / options.epochs))
-            for group in optimizer.param_groups:  # a short warm-up, then a cosine to zero
-                group["lr"] = options.learning_rate * min(1.0, (epoch + 1) / 3) * cosine
+            for group in optimizer.param_groups:
+                group["lr"] = options.learning_rate * pace(epoch, options.epochs)
             model.train()
             drawn = events.reordered(rng)
             had_from, place = torch.from_numpy(drawn.had_from()), torch.from_numpy(drawn.place)
@@ -201,9 +186,7 @@ def train(
                 logits = logits.masked_fill(had_from[user] < place[target][:, None], -torch.inf)
                 loss = F.cross_entropy(logits, torch.from_numpy(drawn.item)[target])
                 if not torch.isfinite(loss):
-                    raise NextItemDivergedError(
-                        f"loss {float(loss.detach())} at epoch {epoch}; lower the learning rate"
-                    )
+                    raise DivergedError(f"loss {float(loss.detach())} at epoch {epoch}; lower the learning rate")
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
@@ -212,17 +195,15 @@ def train(
             row = {"epoch": epoch, "loss": float(np.mean(losses))}
             if held_out is not None:
                 row["ndcg@10"] = ndcg(rank(model, sides, events), held_out)
-                if row["ndcg@10"] > best:
-                    best, best_epoch, weights = row["ndcg@10"], epoch, copy.deepcopy(model.state_dict())
             history.append({**row, "seconds": round(time.perf_counter() - started, 2)})
             if progress is not None:
                 progress(f"seed {seed}", (epoch + 1) / options.epochs)
-            if held_out is not None and epoch - best_epoch >= options.patience:
+            if held_out is not None and best.enough(epoch, -row["ndcg@10"], model):
                 break
-    if weights is not None:
-        model.load_state_dict(weights)
-        return Fit(model, best_epoch + 1, history)
-    return Fit(model, len(history), history)
+    if held_out is None:
+        return Fit(model, len(history), history)
+    best.restore(model)
+    return Fit(model, best.epoch + 1, history)
 
 
 @torch.no_grad()

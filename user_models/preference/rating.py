@@ -108,7 +108,7 @@ class RatingHead(nn.Module):
     def __init__(self, config: RatingConfig, network: NetworkConfig, num_attributes: int) -> None:
         super().__init__()
         dim = network.dim
-        self.config, self.dim = config, dim
+        self.config = config
         self.shrink = nn.Parameter(torch.tensor([5.0, 5.0]).expm1().log())  # pseudo-ratings at mean, user and item
         self.attributes = nn.Linear(num_attributes, dim)
         self.layers = nn.ModuleList(RatingGraph(dim, network.dropout) for _ in range(config.layers))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +19,9 @@ from recgym.user_models.preference.losses import ordinal_loss
 from recgym.user_models.preference.network import PreferenceNetwork
 from recgym.user_models.preference.rating import RatingHead, expected_rating
 from recgym.user_models.preference.ratings import Neighbours, Ratings
+from recgym.user_models.preference.selection import BestEpoch, Fit, pace
 from recgym.user_models.preference.sides import Sides
+from recgym.user_models.preference.training import DivergedError
 
 Progress = Callable[[str, float], None]
 
@@ -57,19 +58,6 @@ class RatingModel(nn.Module):
         return self.rating.chances(self.network, location)
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A trained model and how it came about."""
-
-    model: RatingModel
-    epochs: int  # epochs trained
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
-class RatingDivergedError(RecGymError):
-    """Training met a loss that is not finite."""
-
-
 def train(
     sides: Sides,
     ratings: Ratings,
@@ -79,7 +67,7 @@ def train(
     held_out: Ratings | None = None,
     epochs: int | None = None,
     progress: Progress | None = None,
-) -> Fit:
+) -> Fit[RatingModel]:
     """Trains one model on ``ratings``.
 
     At every step a share of the ratings is hidden from the graph, the offsets and the context, and predicted: what
@@ -95,11 +83,11 @@ def train(
         progress: called with what is under way and the share done.
 
     Raises:
-        RatingDivergedError: the loss is not finite.
+        DivergedError: the loss is not finite.
     """
     rating, count = config.rating, len(ratings)
     history: list[dict[str, float]] = []
-    best, best_epoch, weights = math.inf, -1, None
+    best = BestEpoch(rating.patience)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = RatingModel(config, sides)
@@ -110,9 +98,8 @@ def train(
         steps = max(1, round(1 / rating.hidden_share))
         for epoch in range(min(epochs or rating.epochs, rating.epochs)):
             started, losses = time.perf_counter(), []
-            for group in optimizer.param_groups:  # a short warm-up, then a cosine to zero
-                cosine = 0.5 * (1 + math.cos(math.pi * epoch / rating.epochs))
-                group["lr"] = rating.learning_rate * group["pace"] * min(1.0, (epoch + 1) / 3) * cosine
+            for group in optimizer.param_groups:
+                group["lr"] = rating.learning_rate * group["pace"] * pace(epoch, rating.epochs)
             model.train()
             for rows in torch.randperm(count).chunk(steps):
                 keep = torch.ones(count, dtype=torch.bool)
@@ -122,7 +109,7 @@ def train(
                 error = F.mse_loss(expected_rating(cdf), real)
                 loss = error + rating.likelihood * ordinal_loss(cdf, real)
                 if not torch.isfinite(loss):
-                    raise RatingDivergedError(f"loss {float(loss.detach())} at epoch {epoch}; lower the learning rate")
+                    raise DivergedError(f"loss {float(loss.detach())} at epoch {epoch}; lower the learning rate")
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 nn.utils.clip_grad_norm_(model.parameters(), rating.clip_norm)
@@ -130,20 +117,17 @@ def train(
                 losses.append(float(error.detach()))
             row = {"epoch": epoch, "train_rmse": float(np.sqrt(np.mean(losses)))}
             if held_out is not None:
-                row["rmse"] = rmse(
-                    predict(model, sides, ratings, held_out.user, held_out.item, held_out.time), held_out
-                )
-                if row["rmse"] < best:
-                    best, best_epoch, weights = row["rmse"], epoch, copy.deepcopy(model.state_dict())
+                cdf = predict(model, sides, ratings, held_out.user, held_out.item, held_out.time)
+                row["rmse"] = rmse(cdf, held_out)
             history.append({**row, "seconds": round(time.perf_counter() - started, 2)})
             if progress is not None:
                 progress(f"seed {seed}", (epoch + 1) / rating.epochs)
-            if held_out is not None and epoch - best_epoch >= rating.patience:
+            if held_out is not None and best.enough(epoch, row["rmse"], model):
                 break
-    if weights is not None:
-        model.load_state_dict(weights)
-        return Fit(model, best_epoch + 1, history)
-    return Fit(model, len(history), history)
+    if held_out is None:
+        return Fit(model, len(history), history)
+    best.restore(model)
+    return Fit(model, best.epoch + 1, history)
 
 
 @torch.no_grad()
@@ -184,7 +168,7 @@ def train_ensemble(
     """Chooses the number of epochs on a part carved out of ``ratings`` at random, then trains the members on all of it.
 
     Raises:
-        RecGymError: too few ratings to carve a validation part from. RatingDivergedError: see ``train``.
+        RecGymError: too few ratings to carve a validation part from. DivergedError: see ``train``.
     """
     share = config.rating.validation_share
     held = np.zeros(len(ratings), bool)
