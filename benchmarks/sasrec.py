@@ -21,7 +21,7 @@ from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.models import SASRecModel
 
-PATIENCE = 8
+PATIENCE = 5
 TOP = 10
 
 

@@ -1,10 +1,11 @@
-"""Next items on a log without repeats: the preference model's sequence side, trained for ranking alone."""
+"""Next items on a log of ratings: the preference model's sequence side, trained for ranking alone."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,17 +38,17 @@ class Events:
     def __len__(self) -> int:
         return len(self.user)
 
-    @property
+    @cached_property
     def starts(self) -> np.ndarray:
         """[U + 1] int64: user u owns the events ``starts[u]`` to ``starts[u + 1]``."""
         return np.searchsorted(self.user, np.arange(self.num_users + 1))
 
-    @property
+    @cached_property
     def place(self) -> np.ndarray:
         """[E] int64 number of the event in its user's history, from 0."""
         return np.arange(len(self)) - self.starts[self.user]
 
-    @property
+    @cached_property
     def level(self) -> np.ndarray:
         """[E] int64 level of the gap before the event: 0 at the same second, then by days."""
         gap = np.diff(self.time, prepend=0)
