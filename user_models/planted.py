@@ -1,4 +1,4 @@
-"""Planted users: preferences, drift, price response and returns that are known, so that a fitted world can be marked."""
+"""Planted users, whose preferences, drift, price response and returns are known: they mark fitted worlds."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def _export(
         seeds={"build": recipe.seed},
         versions=_versions(),
         parameters=(*behaviour_parameters(recipe), *lift),
-        behaviour={"satisfaction_reference": 0.5, **{"lift": float(part.value) for part in lift}},
+        behaviour={"satisfaction_reference": 0.5, **({"lift": float(lift[0].value)} if lift else {})},
         metrics={"training": _training_summary(trainer.history)},
         files={},
     )

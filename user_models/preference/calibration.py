@@ -63,7 +63,7 @@ def calibrate(network: PreferenceNetwork, parts: Components, trips: Trips, targe
 def _derivatives(
     columns: tuple[Tensor, ...], labels: Tensor, counted: Tensor, weights: Tensor
 ) -> tuple[float, Tensor, Tensor]:
-    """The summed log loss with the prior, its gradient [C] and Hessian [C, C], of what is ``counted``; by blocks of rows."""
+    """The summed log loss with the prior, its gradient [C] and Hessian [C, C], of the ``counted`` pairs; by blocks."""
     prior = torch.full((len(columns),), PRIOR, dtype=torch.float64)
     prior[-1] = 1e-6  # the intercept is free
     away = weights - torch.tensor([1.0] * (len(columns) - 1) + [0.0], dtype=torch.float64)

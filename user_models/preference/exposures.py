@@ -1,4 +1,4 @@
-"""What a platform showed while its log was written: pairs that say nothing of q, and all there is to say of the lift."""
+"""What a platform showed while its log was written: such pairs say nothing of q alone, and all of the lift."""
 
 from __future__ import annotations
 
