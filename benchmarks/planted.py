@@ -51,7 +51,6 @@ from recgym.worlds.recipes import Recipe
 from recgym.worlds.world import World
 
 LIFT = 0.7  # of the truth
-WRONG_LIFTS = (0.0, 1.4)
 TRAINED = {"ppo": {}, "ppo_slate": {"credit": "slate"}, "ppo_far": {"gamma": 0.5}}
 
 
@@ -61,17 +60,18 @@ class Size:
 
     users: int = 300
     items: int = 300
-    days: int = 300  # of the log
+    days: int = 240  # of the log
     logged_slates: int = 3  # a trip shows at most so many while the log is written
-    horizon: int = 60  # days that policies are judged on
+    horizon: int = 45  # days that policies are judged on
     slates: int = 10  # a trip, then
-    luck: int = 2  # evaluation seeds
-    steps: int = 40_000  # slates that each learner is trained on
+    luck: int = 1  # evaluation seeds
+    steps: int = 30_000  # slates that each learner is trained on
     dim: int = 32
-    epochs: tuple[int, int] = (8, 8)  # pre-training and fine-tuning
+    epochs: tuple[int, int] = (6, 20)  # pre-training and fine-tuning
+    wrong_lifts: tuple[float, ...] = (0.0, 1.4)
 
 
-SMALL = Size(users=150, items=150, days=200, horizon=40, luck=1, steps=12_000, dim=16, epochs=(5, 6))
+SMALL = Size(users=150, items=150, days=200, horizon=40, luck=1, steps=8_000, dim=16, epochs=(5, 20), wrong_lifts=())
 
 
 class ByColumn(Agent):
@@ -87,7 +87,7 @@ class ByColumn(Agent):
         ascending: bool = True
 
     def act(self, observations: Observations, context: ActContext, *, env: Any = None) -> np.ndarray:
-        values = torch.from_numpy(self.world.items[self.config.column].to_numpy(np.float64))
+        values = torch.tensor(self.world.items[self.config.column].to_numpy(np.float64))
         values = values[as_tensor(observations["candidate_items"])] * (-1.0 if self.config.ascending else 1.0)
         return top_slate(context.slate_size, not_shown(self.world, observations), values)
 
@@ -114,7 +114,7 @@ def fit_world(size: Size, seed: int, log: Interactions, out: Path) -> tuple[Worl
     """The world that the shipped pipeline builds from ``log``; nothing else of the truth reaches it."""
     dim, (pretrain, finetune) = size.dim, size.epochs
     network = NetworkConfig(dim=dim, layers=1, feedforward=2 * dim, window=30, hidden=dim)
-    training = TrainingConfig(pretrain_epochs=pretrain, finetune_epochs=finetune)
+    training = TrainingConfig(pretrain_epochs=pretrain, finetune_epochs=finetune, batch_segments=4)
     recipe = Recipe(
         name="planted",
         title="Planted users",
@@ -244,7 +244,7 @@ def experiment(seed: int, size: Size, out: Path) -> dict[str, Any]:
         "policies": {
             "truth": {"values": true_values, "trips": true.groupby("agent", sort=False)["num_trips"].mean().to_dict()},
             "fitted": agreement(lift),
-            "lift assumed wrong": {str(wrong): agreement(wrong) for wrong in WRONG_LIFTS},
+            "lift assumed wrong": {str(wrong): agreement(wrong) for wrong in size.wrong_lifts},
         },
     }
     mark("evaluation")
