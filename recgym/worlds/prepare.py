@@ -70,9 +70,10 @@ def prepare(log: Interactions, recipe: Recipe) -> Prepared:
     frame["user"] = np.searchsorted(user_rows, frame["user"])
     trips, repeated = _as_trips(frame, recipe, len(user_rows), len(item_rows))
     if "exposure" in log:
-        trips = replace(trips, exposures=_exposures(whole[whole["shown"]], frame, item_rows))
+        exposures = _exposures(whole[whole["shown"]], frame, item_rows)
+        trips = replace(trips, exposures=exposures)
         note = "q is not learned from them, the lift is; held-out figures count them like any other"
-        filters.append(FilterCount("items shown on a trip", len(trips.exposures.item), note))
+        filters.append(FilterCount("items shown on a trip", len(exposures.item), note))
     if repeated:
         filters.append(
             FilterCount("repeated item in a trip", repeated, "merged: quantities add up, the last rating counts")

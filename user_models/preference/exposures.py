@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_LIFTS = np.linspace(-5.0, 5.0, 2001)  # where the likelihood of the lift is looked at
-
 
 @dataclass(frozen=True, eq=False)
 class Exposures:
@@ -63,9 +61,8 @@ def fit_lift(logit: np.ndarray, examined: np.ndarray, bought: np.ndarray) -> tup
         chance = chance.clip(1e-12, 1 - 1e-12)
         return float(np.where(bought, np.log(chance), np.log1p(-chance)).sum())
 
-    best = int(np.argmax([likelihood(lift) for lift in _LIFTS[::50]])) * 50
-    near = range(max(best - 50, 0), min(best + 51, len(_LIFTS)))
-    lift = float(_LIFTS[max(near, key=lambda place: likelihood(_LIFTS[place]))])
+    coarse = float(max(np.arange(-5.0, 5.01, 0.25), key=likelihood))
+    lift = float(max(np.arange(coarse - 0.25, coarse + 0.25, 0.005), key=likelihood))
     step = 0.05
     curvature = (likelihood(lift + step) - 2 * likelihood(lift) + likelihood(lift - step)) / step**2
     return lift, float(1 / np.sqrt(max(-curvature, 1e-12)))
