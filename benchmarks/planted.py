@@ -40,6 +40,7 @@ from recgym.scenario import Scenario, load_scenario
 from recgym.simulation.record import Records, own_history
 from recgym.simulation.simulator import Simulator
 from recgym.threads import one_thread
+from recgym.types import Visit
 from recgym.user_models.planted import PlantedUsers, Truth
 from recgym.user_models.preference.config import ModelConfig, NetworkConfig, TrainingConfig
 from recgym.user_models.preference.users import PreferenceUsers
@@ -51,6 +52,7 @@ from recgym.worlds.recipes import Recipe
 from recgym.worlds.world import World
 
 LIFT = 0.7  # of the truth
+WEEK = 7  # days
 TRAINED = {"ppo": {}, "ppo_slate": {"credit": "slate"}, "ppo_far": {"gamma": 0.5}}
 
 
@@ -138,15 +140,18 @@ def true_users(truth: Truth, world: World, log: Interactions, recipe: Recipe) ->
 
 @torch.no_grad()
 def preferences(world: World, users: PlantedUsers) -> dict[str, Any]:
-    """Fitted against true q of every user and item where the log ends."""
+    """Fitted against true q of every user and item, a week after the user's last trip in the log."""
     records, rows = Records(world, torch.device("cpu")), torch.arange(world.num_users)
     record, _ = records.start(rows)
-    visit = records.last_visit(rows)
+    last = records.last_visit(rows)
+    zero = torch.zeros_like(last.day)
+    visit = Visit(day=last.day + WEEK, gap_days=zero + WEEK, trip=zero, step=zero, bought=zero, intended=zero)
     items = torch.arange(world.num_items).repeat(len(rows), 1)
     counts, days = own_history(record, visit.day, items)
 
     def logits(model: UserModel) -> np.ndarray:
-        return model.appraise(model.init(rows, record, visit), items, counts, days, visit).logit.double().numpy()
+        state = model.arrive(model.init(rows, record, last), record, visit)
+        return model.appraise(state, items, counts, days, visit).logit.double().numpy()
 
     true, popularity = logits(users), world.items["popularity"].to_numpy(np.float64)
     chance = 1 / (1 + np.exp(-true - LIFT))
