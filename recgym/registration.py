@@ -352,6 +352,11 @@ USER_MODELS: Registry[Spec] = Registry(
         Spec(
             "boredom", "recgym.user_models.boredom:BoredUsers", "Hand-written: latent topics and boredom, no network."
         ),
+        Spec(
+            "planted",
+            "recgym.user_models.planted:PlantedUsers",
+            "Known truth: factors, drift, price response and returns; marks fitted worlds.",
+        ),
     ],
     read=_read_target,
     load=_load_spec,

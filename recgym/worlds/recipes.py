@@ -42,6 +42,9 @@ class Recipe(BaseModel):
     currency: str | None = None
     min_item_users: int = Field(20, ge=1, description="items bought by fewer users are left out")
     min_user_trips: int = Field(5, ge=4, description="users with fewer trips are left out; two are held out")
+    examination_decay: float = Field(
+        0.9, gt=0, le=1, description="logs with exposures: position p (from 0) was examined with chance decay ** p"
+    )
     attributes: dict[str, Binning] = {}
     encoder: str = DEFAULT_ENCODER
     seed: int = 0

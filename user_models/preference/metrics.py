@@ -38,6 +38,10 @@ def ranking_metrics(logits: Tensor, trips: Trips, targets: np.ndarray) -> dict[s
     events = np.concatenate([np.arange(trips.events[t], trips.events[t + 1]) for t in targets])
     bought = logits[rows, torch.from_numpy(trips.item[events])]
     loss = torch.nn.functional.softplus(logits).sum() - bought.sum()
+    if trips.exposures is not None:  # shown pairs do not count
+        at, item, _ = (torch.from_numpy(part) for part in trips.exposures.of(targets))
+        loss = loss - torch.nn.functional.softplus(logits[at, item]).sum()
+        loss = loss + bought[torch.from_numpy(trips.exposures.shown(targets[rows.numpy()], trips.item[events]))].sum()
     return {
         "ndcg@10": float(ndcg.mean()),
         "recall@10": float(recall.mean()),

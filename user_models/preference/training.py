@@ -123,6 +123,10 @@ class Trainer:
             self.model = PreferenceModel(config, data)
             popularity = np.bincount(self.train_trips.item, minlength=data.trips.num_items)
             rate = float(popularity.mean() / len(self.train_trips.trip_user))
+            # No token of training holds anything that was passed over: what is not trained has to say nothing.
+            nn.init.zeros_(self.model.network.item_ignored.weight)
+            with torch.no_grad():
+                self.model.network.size_token.weight[:, 1] = 0.0
             nn.init.zeros_(self.model.network.item_bias.weight)
             nn.init.constant_(self.model.network.item_bias.bias, float(np.log(rate)))
         self.validation = self._validation_targets()

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from recgym.simulation.record import MEAN_RATE
+from recgym.user_models.preference.exposures import Exposures
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class Trips:
     trip_day: np.ndarray  # [T] int64, days since the log's first day
     num_users: int
     num_items: int
+    exposures: Exposures | None = None  # what was shown on the trips, where the log tells
 
     @cached_property
     def events(self) -> np.ndarray:
@@ -88,6 +90,7 @@ class Trips:
             trip_day=self.trip_day[keep],
             num_users=self.num_users,
             num_items=self.num_items,
+            exposures=None if self.exposures is None else self.exposures.select(keep),
         )
 
     def before_last(self, count: int) -> np.ndarray:
