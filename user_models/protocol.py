@@ -1,12 +1,18 @@
-"""The protocol of a user model: batched, pure, with hidden state kept apart from what is observable."""
+"""The protocol of a user model: batched, pure, with hidden state kept apart from what is observable.
+
+``UserModel`` is all that is needed. A model that can also step in place, in the memory that the core gives it, adds
+``bind`` (``BindingUserModel``) and is then driven without any tensor being made.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor
 
-from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
+from recgym.types import Appraisal, Noise, Record, Response, Slate, Visit
 
 
 class UserModel(Protocol):
@@ -49,4 +55,56 @@ class UserModel(Protocol):
         ...
 
 
-HiddenState = TensorRecord
+@dataclass(frozen=True)
+class Exchange:
+    """What the core and bound users tell each other, numpy; n lanes, K slots."""
+
+    items: np.ndarray  # [n, K] int64
+    examined: np.ndarray  # [n, K] bool
+    lift: np.ndarray  # [n, K] float32
+    own_counts: np.ndarray  # [n, K] float32
+    own_days: np.ndarray  # [n, K] float32
+    want: np.ndarray  # [n, K] float32, uniform draws
+    quantity_luck: np.ndarray  # [n, K] float32
+    rating_luck: np.ndarray  # [n, K] float32
+    probability: np.ndarray  # [n, K] float32; this and what follows is the users' answer
+    consumed: np.ndarray  # [n, K] bool
+    quantity: np.ndarray  # [n, K] int32
+    rating: np.ndarray  # [n, K] int32
+
+
+class BoundUsers(Protocol):
+    """Users bound to the memory of n lanes: their hidden state, owners, record and visit, and an ``Exchange``.
+
+    Methods compute what those of ``UserModel`` do, in place, and must not fail. ``lanes`` int64 [m] names the lanes to
+    work on; other arrays have one entry each for those. The core sees to everything in record and visit but
+    ``Visit.intended``.
+    """
+
+    def init(self, lanes: np.ndarray) -> None:
+        """``UserModel.init``."""
+        ...
+
+    def away(self, lanes: np.ndarray, luck: np.ndarray, hazard: np.ndarray, gap: np.ndarray, gone: np.ndarray) -> None:
+        """``UserModel.away``: from ``luck`` and ``hazard`` float32 [m], writes ``gap`` int32 and ``gone`` bool."""
+        ...
+
+    def arrive(self, lanes: np.ndarray, luck: np.ndarray) -> None:
+        """``UserModel.arrive``, then ``UserModel.intend`` from ``luck`` float32 [m], into ``Visit.intended``."""
+        ...
+
+    def answer(self) -> None:
+        """``UserModel.respond`` of all lanes: writes the answer and nothing else."""
+        ...
+
+    def move(self, lanes: np.ndarray) -> None:
+        """``UserModel.transition``; the visit counts the slate already."""
+        ...
+
+
+class BindingUserModel(UserModel, Protocol):
+    """A user model that can be bound to memory, where that lies on a CPU."""
+
+    def bind(self, state: Any, user: Tensor, record: Record, visit: Visit, exchange: Exchange) -> BoundUsers:
+        """Users that live in the memory of ``state``; ``user`` int64 [n] holds the lanes' user rows."""
+        ...

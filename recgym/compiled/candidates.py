@@ -77,8 +77,8 @@ def _shuffle(items: Any, salt: np.uint64, keys: Any, sorted_keys: Any, starts: A
 
 @kernel
 def draw(
+    lanes: Any,
     keys: Any,
-    active: Any,
     order_purpose: np.uint64,
     first_counter: np.uint64,
     pool_items: Any,
@@ -91,11 +91,12 @@ def draw(
     most_popular: Any,
     out: Any,
 ) -> None:
-    """``CandidateGenerator.draw``: the first M distinct items of each lane's sequence, shuffled, int32 [B, M].
+    """``CandidateGenerator.draw``: the first M distinct items of a lane's sequence, shuffled, int32 [B, M].
 
+    Drawn for ``lanes`` (int64 [n]), which have one key each.
     ``num_popular`` limits the draws by popularity; the most popular items in order complete what is missing after.
     """
-    lanes, wanted = out.shape
+    wanted = out.shape[1]
     size = pool_items.shape[1]
     num_items = np.uint64(accept.shape[0])
     low_bits = np.int32(1)
@@ -112,10 +113,8 @@ def draw(
     starts = np.empty(_BUCKETS + 1, np.int64)
     ends = np.empty(_BUCKETS + 1, np.int64)
     own = min(num_own, size)
-    for lane in range(lanes):
-        if not active[lane]:
-            continue
-        key = np.uint64(keys[lane])
+    for n in range(lanes.shape[0]):
+        lane, key = lanes[n], np.uint64(keys[n])
         table[:] = -1
         count = 0
         if own > 0:
@@ -159,8 +158,8 @@ def draw(
 
 
 @kernel
-def prepare(luck: Any, trip: Any, step: Any, purpose: np.uint64, active: Any, *source: Any) -> None:
-    """``draw`` for the step that the visit of each lane stands at, with the rest of its arguments."""
-    keys = np.empty(luck.shape[0], np.uint64)
-    step_key(luck, trip, step, purpose, keys)
-    draw(keys, active, *source)
+def prepare(lanes: Any, luck: Any, trip: Any, step: Any, purpose: np.uint64, *source: Any) -> None:
+    """``draw`` for the step that the visit of ``lanes`` (int64 [n]) stands at, with the rest of its arguments."""
+    keys = np.empty(lanes.shape[0], np.uint64)
+    step_key(luck[lanes], trip[lanes], step[lanes], purpose, keys)
+    draw(lanes, keys, *source)

@@ -48,33 +48,6 @@ def own_history(items: Any, counts: Any, last_days: Any, day: Any, wanted: Any, 
 
 
 @kernel
-def start(
-    users: Any,
-    offsets: Any,
-    items: Any,
-    counts: Any,
-    last_days: Any,
-    out_items: Any,
-    out_counts: Any,
-    out_days: Any,
-    pad: int,
-) -> None:
-    """Records [B, R] of ``users`` from ragged columns, items padded with ``pad``."""
-    size = out_items.shape[1]
-    for lane in range(users.shape[0]):
-        first = offsets[users[lane]]
-        length = offsets[users[lane] + 1] - first
-        for i in range(length):
-            out_items[lane, i] = items[first + i]
-            out_counts[lane, i] = counts[first + i]
-            out_days[lane, i] = last_days[first + i]
-        for i in range(length, size):
-            out_items[lane, i] = pad
-            out_counts[lane, i] = 0
-            out_days[lane, i] = 0
-
-
-@kernel
 def draw(luck: Any, trip: Any, step: Any, items: Any, purposes: Any, by_item: Any, by_step: Any) -> None:
     """``recgym.simulation.draws.draw``: want, quantity, rating, examine [4, B, K]; scan, leave [2, B].
 
@@ -94,18 +67,30 @@ def draw(luck: Any, trip: Any, step: Any, items: Any, purposes: Any, by_item: An
 
 
 @kernel
+def identity(seed: np.int64, episode: np.int64, purpose: np.uint64, num_users: np.uint64) -> tuple[np.uint64, np.int64]:
+    """``recgym.random.episode_key`` of a lane, and the user drawn for it."""
+    luck = fold(mix(np.uint64(seed) + GOLDEN), np.uint64(episode))
+    return luck, integer(fold(luck, purpose), num_users)
+
+
+@kernel
 def begin(seeds: Any, episodes: Any, purpose: np.uint64, num_users: np.uint64, luck: Any, user: Any) -> None:
-    """``recgym.random.episode_key`` of lanes, uint64 [B], and the users drawn for them, int64 [B]."""
+    """``identity`` of lanes, uint64 [B] and int64 [B]."""
     for lane in range(seeds.shape[0]):
-        luck[lane] = fold(mix(np.uint64(seeds[lane]) + GOLDEN), np.uint64(episodes[lane]))
-        user[lane] = integer(fold(luck[lane], purpose), num_users)
+        luck[lane], user[lane] = identity(seeds[lane], episodes[lane], purpose, num_users)
+
+
+@kernel
+def trip_uniform(luck: np.uint64, trip: np.int64, purpose: np.uint64) -> np.float32:
+    """The uniform draw of a trip for a purpose."""
+    return uniform(fold(fold(luck, np.uint64(trip)), purpose))
 
 
 @kernel
 def trip_draw(luck: Any, trip: Any, purpose: np.uint64, out: Any) -> None:
     """``recgym.simulation.draws.trip_draw``, float32 [B]."""
     for lane in range(out.shape[0]):
-        out[lane] = uniform(fold(fold(np.uint64(luck[lane]), np.uint64(trip[lane])), purpose))
+        out[lane] = trip_uniform(np.uint64(luck[lane]), np.int64(trip[lane]), purpose)
 
 
 @kernel

@@ -115,13 +115,11 @@ class Lanes:
             number = self._per_lane("episodes", episodes)
         rows = None if users is None else self._per_lane("users", users)
         where = torch.arange(self.num_lanes, device=device) if lanes is None else lanes
-        fresh = self.simulator.reset(new_seeds[where], number[where], None if rows is None else rows[where])
+        beginning = new_seeds[where], number[where], None if rows is None else rows[where]
         if self.state is None:
-            self.state = fresh
-        elif lanes is None:
-            self.state.assign(fresh)
+            self.state = self.simulator.reset(*beginning)
         else:
-            self.state.write(where, fresh)
+            self.simulator.restart(self.state, where, *beginning)
         self.seeds[where], self.episodes[where], self.ended[where] = new_seeds[where], number[where], False
 
     def restart(self, lanes: Tensor) -> None:

@@ -61,7 +61,7 @@ class CandidateGenerator:
         self._places = torch.arange(1 << _ORDER_BITS, dtype=torch.int32, device=device)
 
     def arguments(self, pool: Pool) -> tuple[Any, ...]:
-        """What the compiled kernels need to draw from ``pool``, after keys and lanes."""
+        """What the compiled kernels need to draw from ``pool``, after lanes and keys."""
         return (
             *(np.uint64(Purpose.CANDIDATES_ORDER), np.uint64(_FIRST_COUNTER)),
             *(pool.items.numpy(), pool.cost.numpy()),
@@ -74,8 +74,7 @@ class CandidateGenerator:
         size = pool.items.shape[1]
         if compiled.runs_on(key):
             out = torch.zeros((len(key), self.size), dtype=torch.int32)
-            everyone = np.ones(len(key), np.bool_)
-            kernels.draw(key.numpy(), everyone, *self.arguments(pool), out.numpy())
+            kernels.draw(np.arange(len(key)), key.numpy(), *self.arguments(pool), out.numpy())
             return out
         own, uniformly, popular = fold(key[:, None], self._counters[: size + self._uniform + self._first]).split(
             (size, self._uniform, self._first), dim=1

@@ -7,8 +7,7 @@ thousands of times a second, and threads that step chunks of many users hardly m
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -17,48 +16,22 @@ from torch import Tensor
 from recgym.compiled import candidates as candidate_kernels
 from recgym.compiled import choice as kernels
 from recgym.compiled import session as session_kernels
+from recgym.compiled import trips
 from recgym.random import Purpose
-from recgym.simulation.draws import PURPOSES
+from recgym.simulation.draws import PURPOSES, trip_draw
+from recgym.simulation.record import PAD, merge, own_pool
 from recgym.simulation.state import Outcome, State
 from recgym.threads import spread
 from recgym.types import Noise, Response, Slate, TensorRecord, Visit
+from recgym.user_models.protocol import BindingUserModel, BoundUsers, Exchange
 
 if TYPE_CHECKING:
     from recgym.simulation.simulator import Simulator
 
 
-_SHOWN = ("items", "examined", "consumed", "quantity", "rating", "duplicate")  # what an outcome copies
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """What the core and compiled users tell each other, numpy; n lanes, K slots."""
-
-    items: np.ndarray  # [n, K] int64
-    active: np.ndarray  # [n] bool
-    examined: np.ndarray  # [n, K] bool
-    lift: np.ndarray  # [n, K] float32
-    own_counts: np.ndarray  # [n, K] float32
-    own_days: np.ndarray  # [n, K] float32
-    want: np.ndarray  # [n, K] float32, uniform draws
-    quantity_luck: np.ndarray  # [n, K] float32
-    rating_luck: np.ndarray  # [n, K] float32
-    probability: np.ndarray  # [n, K] float32; this and what follows is the users' answer
-    consumed: np.ndarray  # [n, K] bool
-    quantity: np.ndarray  # [n, K] int32
-    rating: np.ndarray  # [n, K] int32
-
-
-class BoundUsers(Protocol):
-    """A user model bound to the memory of some lanes; neither method may fail."""
-
-    def answer(self) -> None:
-        """``UserModel.respond``: writes the answer."""
-        ...
-
-    def move(self) -> None:
-        """``UserModel.transition``, in place; the visit counts the slate already."""
-        ...
+_BEGIN = np.array([Purpose.USER, Purpose.GAP], np.uint64)
+_INTENDED_SIZE = np.uint64(Purpose.INTENDED_SIZE)
+_SHOWN = ("items", "examined", "consumed", "quantity", "rating", "duplicate", "gap_days")  # what an outcome copies
 
 
 class Chunk:
@@ -82,7 +55,6 @@ class Chunk:
         probability = np.zeros((lanes, slots), np.float32)
         self.exchange = Exchange(
             items=told["items"],
-            active=told["active"],
             examined=told["examined"],
             lift=lift,
             own_counts=own_counts,
@@ -119,16 +91,21 @@ class Chunk:
         )
         self._prepare = (
             *_arrays(state.luck, visit.trip, visit.step),
-            *(np.uint64(Purpose.CANDIDATES), told["active"]),
+            np.uint64(Purpose.CANDIDATES),
             *simulator.candidates.arguments(state.pool),
             state.candidates.numpy(),
         )
-        bind = getattr(simulator.user_model, "bind", None)
-        self._users: BoundUsers | None = None if bind is None else bind(state.hidden, visit, self.exchange)
+        self._users: BoundUsers | None = None
+        if simulator.binds:
+            model = cast(BindingUserModel, simulator.user_model)
+            self._users = model.bind(state.hidden, state.user, record, visit, self.exchange)
+        self._memory = _trip_memory(state)
         self._hidden: TensorRecord | None = None
+        self._active = np.arange(lanes)
 
     def react(self) -> None:
         """What users answer, computed without changing the state."""
+        self._active = np.flatnonzero(self.told["active"])
         kernels.meet(*self._meet)
         if self._users is not None:
             self._users.answer()
@@ -136,7 +113,7 @@ class Chunk:
                 kernels.stop(*self._stop)
             return
         told, state = self.exchange, self.state
-        met = (told.items, told.examined, told.lift, told.own_counts, told.own_days, told.active)
+        met = (told.items, told.examined, told.lift, told.own_counts, told.own_days, self.told["active"])
         slate = Slate(*(torch.from_numpy(a) for a in met))
         noise = Noise(*(torch.from_numpy(a) for a in (told.want, told.quantity_luck, told.rating_luck)))
         model = self.simulator.user_model
@@ -166,14 +143,56 @@ class Chunk:
         """Moves on, in place."""
         session_kernels.conclude(*self._conclude)
         if self._users is not None:
-            self._users.move()
+            self._users.move(self._active)
         elif self._hidden is not None:
             self.state.hidden.assign(self._hidden)
             self._hidden = None
 
     def prepare(self) -> None:
-        """Candidates for the step to come."""
-        candidate_kernels.prepare(*self._prepare)
+        """Candidates for the step to come, of the lanes that are active."""
+        candidate_kernels.prepare(self._active, *self._prepare)
+
+    def restart(self, lanes: np.ndarray, seeds: np.ndarray, episodes: np.ndarray, users: np.ndarray) -> None:
+        """Takes ``lanes`` of the chunk, whose users are bound, to the start of episodes; see ``trips.begin``."""
+        luck = np.empty(len(lanes), np.float32)
+        reference = np.float32(self.simulator.session.reference)
+        given = (self.simulator.records.shelf, _BEGIN, reference, PAD, self.simulator.slate_size)
+        trips.begin(*given, self._memory, lanes, seeds, episodes, users, luck)
+        assert self._users is not None  # noqa: S101 - the caller has checked
+        self._users.init(lanes)
+        self._travel(self._users, lanes, luck, np.ones(len(lanes), np.float32))
+        self._memory.start_day[lanes] = self._memory.day[lanes]
+        if self.simulator.draws_candidates:
+            candidate_kernels.prepare(lanes, *self._prepare)
+
+    def return_from_trips(self) -> None:
+        """Takes lanes whose trip has ended, and whose users are bound, to their next one; writes gap_days and gone."""
+        state, told = self.state, self.told
+        lanes = np.flatnonzero(told["left"] | told["limit"])
+        told["gap_days"][:], told["gone"][:] = 0, False
+        if not len(lanes):
+            return
+        rows = torch.from_numpy(lanes)
+        record, visit, memory = (part.select(rows) for part in (state.record, state.visit, state.memory))
+        basket = memory.items.masked_fill(~memory.bought, -1)
+        record = merge(record, basket, visit.day, visit.gap_days)
+        state.record.write(rows, record)
+        state.pool.write(rows, own_pool(record.items, record.counts, record.last_days))
+        luck = trip_draw(state.luck[rows], visit, Purpose.GAP)
+        hazard = self.simulator.session.hazard(state.satisfaction[rows])
+        assert self._users is not None  # noqa: S101 - the caller has checked
+        told["gap_days"][lanes], told["gone"][lanes] = self._travel(self._users, lanes, luck.numpy(), hazard.numpy())
+
+    def _travel(
+        self, users: BoundUsers, lanes: np.ndarray, luck: np.ndarray, hazard: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Sends ``lanes`` away and has them come back for their next trip: days away, and who never comes back."""
+        gap, gone = np.empty(len(lanes), np.int32), np.empty(len(lanes), np.bool_)
+        users.away(lanes, luck, hazard, gap, gone)
+        intention = np.empty(len(lanes), np.float32)
+        trips.come_back(_INTENDED_SIZE, self.simulator.slate_size, self._memory, lanes, gap, intention)
+        users.arrive(lanes, intention)
+        return gap, gone
 
 
 class Plan:
@@ -185,8 +204,9 @@ class Plan:
         self.simulator, self.chunk = simulator, chunk
         flags = ("examined", "consumed", "duplicate")
         self.told: dict[str, np.ndarray] = {name: np.zeros((lanes, slots), np.bool_) for name in flags}
-        self.told |= {name: np.zeros(lanes, np.bool_) for name in ("active", "left", "limit")}
+        self.told |= {name: np.zeros(lanes, np.bool_) for name in ("active", "left", "limit", "gone")}
         self.told |= {name: np.zeros((lanes, slots), np.int32) for name in ("quantity", "rating")}
+        self.told["gap_days"] = np.zeros(lanes, np.int32)
         self.told["items"] = np.zeros((lanes, slots), np.int64)
         self.views = simulator.observer.bind(state, chunk)
         self.chunks = []
@@ -202,21 +222,35 @@ class Plan:
         # All lanes react before any moves on: an exception of a user model leaves every lane as it was.
         spread(Chunk.react, self.chunks)
         spread(Chunk.conclude, self.chunks)
-        outcome = self._outcome(state)
         if self.simulator.session.horizon is not None:
-            self.simulator.return_from_trips(state, outcome)
+            spread(Chunk.return_from_trips, self.chunks)
+        outcome = self._outcome(state)
         if self.simulator.draws_candidates:
             spread(Chunk.prepare, self.chunks)
         return outcome
+
+    def restart(self, lanes: np.ndarray, seeds: np.ndarray, episodes: np.ndarray, users: np.ndarray) -> None:
+        """Takes ``lanes`` (int64 [n], ascending) to the start of episodes; see ``trips.begin``. Users must be bound."""
+
+        def begin(number: int) -> None:
+            first, stop = np.searchsorted(lanes, (number * self.chunk, (number + 1) * self.chunk))
+            part = slice(first, stop)
+            if first < stop:
+                self.chunks[number].restart(lanes[part] - number * self.chunk, seeds[part], episodes[part], users[part])
+
+        spread(begin, range(len(self.chunks)))
 
     def _outcome(self, state: State) -> Outcome:
         arrays: dict[str, np.ndarray] = {name: self.told[name].copy() for name in _SHOWN}
         left, limit, session = self.told["left"], self.told["limit"], self.simulator.session
         over = state.steps.numpy() >= session.max_steps
-        arrays["ended"] = left | limit
-        arrays["terminated"] = left.copy() if session.horizon is None else np.zeros_like(left)
-        arrays["truncated"] = (limit | over) & ~left if session.horizon is None else over
-        arrays["gap_days"] = np.zeros(len(left), np.int32)
+        gone = left
+        if session.horizon is None:
+            over |= limit
+        else:
+            over |= (left | limit) & (state.visit.day.numpy() - state.start_day.numpy() >= session.horizon)
+            gone = self.told["gone"]
+        arrays |= {"terminated": gone.copy(), "truncated": over & ~gone, "ended": left | limit}
         told = {name: torch.from_numpy(array) for name, array in arrays.items()}
         response = Response(told["consumed"], told["quantity"], told["rating"])
         reward, terms = self.simulator.objective.evaluate(told["items"], response)
@@ -253,6 +287,20 @@ class Plans:
         plan, key = Plan(simulator, state, chunk), id(state)
         self._plans[key] = (weakref.ref(state, lambda _: self._plans.pop(key, None)), plan)
         return plan
+
+
+def _trip_memory(state: State) -> trips.Memory:
+    record, visit, memory, pool = state.record, state.visit, state.memory, state.pool
+    return trips.Memory(
+        *_arrays(state.seed, state.episode, state.luck, state.user),
+        *_arrays(record.items, record.counts, record.last_days),
+        *_arrays(record.num_trips, record.mean_log_size, record.mean_log_gap, record.recent),
+        *_arrays(pool.items, pool.cost, pool.num_items),
+        *_arrays(visit.day, visit.gap_days, visit.trip, visit.step, visit.bought, visit.intended),
+        *_arrays(memory.items, memory.refusals, memory.refused, memory.floor, memory.bought),
+        *_arrays(state.satisfaction, state.steps, state.start_day),
+        *_arrays(state.shown_text, state.shown_count, state.consumed_text, state.last_hits),
+    )
 
 
 def _arrays(*tensors: Tensor) -> tuple[Any, ...]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from recgym import compiled
 from recgym.compiled import choice as kernels
+from recgym.compiled import trips
 from recgym.simulation.kernels import sort_rows
 from recgym.simulation.state import Pool
 from recgym.types import Record, Visit
@@ -52,6 +55,14 @@ class Records:
         self._recent = torch.cat(recents)
         self._pool = pools[0].map(lambda *parts: torch.cat(parts), *pools[1:])
 
+    @cached_property
+    def shelf(self) -> trips.Shelf:
+        """All of it, as compiled kernels read it."""
+        columns = (self._num_trips, self._mean_log_size, self._mean_log_gap, self._recent)
+        pool, last = self._pool, (self.last_day, self._last_gap, self._last_size)
+        tensors = (self._offsets, *(self._values[name] for name in ("items", "counts", "last_days")), *columns)
+        return trips.Shelf(*(t.numpy() for t in (*tensors, pool.items, pool.cost, pool.num_items, *last)))
+
     def last_visit(self, users: Tensor) -> Visit:
         """Where ``users`` (int64 [B]) stood when the log ended: at the end of their last trip, numbered -1."""
         size, zero = self._last_size[users], torch.zeros_like(self.last_day[users])
@@ -70,7 +81,7 @@ class Records:
             counts, days = (torch.empty(items.shape, dtype=torch.int16) for _ in range(2))
             columns = [self._values[name] for name in ("items", "counts", "last_days")]
             arguments = (users, self._offsets, *columns, items, counts, days)
-            kernels.start(*(tensor.numpy() for tensor in arguments), PAD)
+            trips.records(*(tensor.numpy() for tensor in arguments), PAD)
             return items, counts, days
         start, stop = self._offsets[users], self._offsets[users + 1]
         index = start[:, None] + torch.arange(RECORD_SIZE, device=users.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -26,7 +27,7 @@ from recgym.simulation.record import Records, merge, own_history, own_pool
 from recgym.simulation.session import Session
 from recgym.simulation.state import Memory, Outcome, State, used_entries
 from recgym.threads import num_chunk_threads, spread
-from recgym.types import Slate, TensorRecord, Visit
+from recgym.types import Slate, Visit
 from recgym.user_models.protocol import UserModel
 from recgym.worlds.world import World
 
@@ -89,6 +90,7 @@ class Simulator:
         limit = scenario.episode.max_slates
         self.examination = Examination(scenario.behaviour, self.slate_size, limit, self.device)
         self._slots = torch.arange(self.slate_size, device=self.device)
+        self._memory_size = self.session.max_slates * self.slate_size
         self._plans = Plans()
         self._lift = torch.tensor(scenario.behaviour.lift, device=self.device)
 
@@ -106,14 +108,18 @@ class Simulator:
         Returns:
             A new state of B lanes.
         """
+        self._check_users(users)
+        if self.binds:
+            state = self._blank(len(seeds))
+            self.restart(state, torch.arange(len(seeds)), seeds, episodes, users)
+            return state
+        return self._start(seeds, episodes, users)
+
+    def _start(self, seeds: Tensor, episodes: Tensor, users: Tensor | None) -> State:
         luck, drawn = begin(seeds, episodes, self.world.num_users)
-        if users is None:
-            users = drawn
-        elif ((users < 0) | (users >= self.world.num_users)).any():
-            lane = int(((users < 0) | (users >= self.world.num_users)).nonzero()[0])
-            raise StateError(f"user row {int(users[lane])} of lane {lane} must lie in 0..{self.world.num_users - 1}")
-        size = len(users)
+        users = drawn if users is None else users
         record, pool = self.records.start(users)
+        size = len(users)
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros((size, *shape), dtype=dtype, device=self.device)
@@ -127,7 +133,7 @@ class Simulator:
             user=users.clone(),
             record=record,
             visit=visit,
-            memory=self._blank_memory(size),
+            memory=Memory.blank(size, self._memory_size, self.device),
             pool=pool,
             satisfaction=zeros() + self.session.reference,
             steps=zeros(dtype=torch.int32),
@@ -137,41 +143,59 @@ class Simulator:
             consumed_text=zeros(TEXT_SIZE),
             last_hits=zeros(),
             candidates=zeros(self.num_candidates, dtype=torch.int32),
-            hidden=self._unshared(self.user_model.init(users, record, visit)),
+            hidden=self.user_model.init(users, record, visit).clone(),  # its fields are written one by one
         )
         state, _ = self._return(state, torch.ones_like(state.satisfaction))
         state = dataclasses.replace(state, start_day=state.visit.day.clone())
         return self._with_candidates(state)
 
     @torch.no_grad()
-    def restart(self, state: State, lanes: Tensor, seeds: Tensor, episodes: Tensor) -> None:
-        """Takes ``lanes`` (int64 [n]) of ``state`` to the start of episodes, in place; seeds and episodes int64 [n]."""
+    def restart(
+        self, state: State, lanes: Tensor, seeds: Tensor, episodes: Tensor, users: Tensor | None = None
+    ) -> None:
+        """Takes ``lanes`` (int64 [n], ascending) of ``state`` to the start of episodes, in place; else as ``reset``."""
+        self._check_users(users)
+        if self.binds:
+            rows = torch.full_like(lanes, -1) if users is None else users
+            plan = self._plans.of(self, state, self._chunk(len(state.seed)))
+            plan.restart(*(tensor.numpy() for tensor in (lanes, seeds, episodes, rows)))
+            return
 
-        def start(part: tuple[Tensor, Tensor, Tensor]) -> None:
-            state.write(part[0], self.reset(part[1], part[2]))
+        def start(part: Tensor) -> None:
+            state.write(lanes[part], self._start(seeds[part], episodes[part], None if users is None else users[part]))
 
-        size = self._chunk(len(lanes))
-        spread(start, list(zip(lanes.split(size), seeds.split(size), episodes.split(size), strict=True)))
+        spread(start, torch.arange(len(lanes), device=self.device).split(self._chunk(len(lanes))))
+
+    @property
+    def binds(self) -> bool:
+        """Whether the users are bound to the memory of a state."""
+        return compiled.enabled() and self.device.type == "cpu" and hasattr(self.user_model, "bind")
+
+    def _check_users(self, users: Tensor | None) -> None:
+        if users is None:
+            return
+        outside = (users < 0) | (users >= self.world.num_users)
+        if outside.any():
+            lane = int(outside.nonzero()[0])
+            raise StateError(f"user row {int(users[lane])} of lane {lane} must lie in 0..{self.world.num_users - 1}")
+
+    @cached_property
+    def _prototype(self) -> State:
+        one = torch.zeros(1, dtype=torch.int64)
+        return self._start(one, one, None)
+
+    def _blank(self, size: int) -> State:
+        """Memory for ``size`` lanes that have yet to begin."""
+        state = self._prototype.map(lambda tensor: tensor.new_empty((size, *tensor.shape[1:])))
+        state.visit.step.zero_()
+        state.candidates.zero_()
+        return dataclasses.replace(state, memory=Memory.blank(size, self._memory_size, self.device))
 
     def _chunk(self, lanes: int) -> int:
         """How many of ``lanes`` are computed together."""
         if self.device.type != "cpu":
             return max(lanes, 1)
         return min(CHUNK, max(-(-lanes // num_chunk_threads()), _SMALLEST_CHUNK))
-
-    def _unshared(self, hidden: TensorRecord) -> TensorRecord:
-        """Hidden state whose fields can be written one by one; a model that is bound to memory sees to it itself."""
-        return hidden if hasattr(self.user_model, "bind") else hidden.clone()
-
-    def _blank_memory(self, size: int) -> Memory:
-        shape = (size, self.session.max_slates * self.slate_size)
-        return Memory(
-            items=torch.full(shape, -1, dtype=torch.int32, device=self.device),
-            refusals=torch.zeros(shape, dtype=torch.int16, device=self.device),
-            refused=torch.zeros(shape, device=self.device),
-            floor=torch.zeros(shape, device=self.device),
-            bought=torch.zeros(shape, dtype=torch.bool, device=self.device),
-        )
 
     def _return(self, state: State, hazard: Tensor) -> tuple[State, Tensor]:
         """Sends users away and has them come back for their next trip; and bool [B], who never comes back."""
@@ -189,7 +213,7 @@ class Simulator:
             state,
             visit=dataclasses.replace(visit, intended=intended),
             hidden=hidden,
-            memory=self._blank_memory(len(gap)),
+            memory=Memory.blank(len(gap), self._memory_size, self.device),
             shown_text=torch.zeros_like(state.shown_text),
             shown_count=zero.clone(),
             consumed_text=torch.zeros_like(state.consumed_text),
@@ -226,7 +250,7 @@ class Simulator:
         lanes = len(slate)
         slate = slate.contiguous()
         # A plan cannot take back a step whose users fail on their way to the next trip; compiled users do not fail.
-        if compiled.runs_on(slate) and (self.session.horizon is None or hasattr(self.user_model, "bind")):
+        if compiled.runs_on(slate) and (self.session.horizon is None or self.binds):
             return state, self._plans.of(self, state, self._chunk(lanes)).step(state, slate, active)
         return self._finish(self._react(state, slate, active))
 
@@ -299,21 +323,6 @@ class Simulator:
         pool = own_pool(record.items, record.counts, record.last_days)
         state = dataclasses.replace(state, record=record, pool=pool)
         return self._return(state, self.session.hazard(state.satisfaction))
-
-    def return_from_trips(self, state: State, outcome: Outcome) -> None:
-        """Takes lanes whose trip has ended to their next one, in place, and notes in ``outcome`` what came of it."""
-        rows = outcome.trip_ended.nonzero().squeeze(1)
-
-        def come_back(part: Tensor) -> None:
-            back, gone = self._next_trip(state.select(part))
-            state.write(part, back)
-            outcome.terminated[part], outcome.gap_days[part] = gone, back.visit.gap_days
-            assert self.session.horizon is not None  # noqa: S101 - the caller has checked
-            over = outcome.truncated[part] | (back.visit.day - back.start_day >= self.session.horizon)
-            outcome.truncated[part] = over & ~gone
-
-        if len(rows):
-            spread(come_back, rows.split(self._chunk(len(rows))))
 
     def _finish(self, reaction: Reaction) -> tuple[State, Outcome]:
         """Writes the trip's memory and the lanes that came back for another trip, in place, and draws candidates."""

@@ -24,6 +24,18 @@ class Memory(TensorRecord):
     floor: Tensor  # [B, S] float32, the part of ``refused`` known before luck was redrawn by a branch
     bought: Tensor  # [B, S] bool
 
+    @classmethod
+    def blank(cls, size: int, slots: int, device: torch.device) -> Memory:
+        """Of ``size`` lanes that were shown nothing yet; ``slots`` is S."""
+        shape = (size, slots)
+        return cls(
+            items=torch.full(shape, -1, dtype=torch.int32, device=device),
+            refusals=torch.zeros(shape, dtype=torch.int16, device=device),
+            refused=torch.zeros(shape, device=device),
+            floor=torch.zeros(shape, device=device),
+            bought=torch.zeros(shape, dtype=torch.bool, device=device),
+        )
+
 
 @dataclass(frozen=True)
 class Pool(TensorRecord):

@@ -6,6 +6,7 @@ result never depends on how many others there are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recgym.simulation.kernels import sigmoid
-from recgym.types import Appraisal, Noise, Response, Slate, Visit
+from recgym.types import Appraisal, Noise, Record, Response, Slate, Visit
 from recgym.user_models.preference import kernels
 from recgym.user_models.preference.cache import advance, slot_biases
-from recgym.user_models.preference.kernels.weights import Distribution, Tables
+from recgym.user_models.preference.kernels.weights import Distribution, Hand, Starts, Tables
 from recgym.user_models.preference.network import (
     GAP_EDGES,
     MAX_FEEDBACK,
@@ -185,8 +186,8 @@ class CompiledBackend:
         """See ``Backend.advance``."""
         sequence = torch.zeros(len(position), self._dim)
         shown = (slate.items, slate.told, slate.consumed, slate.ignored)
-        given = (slate.active, cache, position, *shown, gap_level, sequence)
-        kernels.advance(self._sequence, *_numpy(*given))
+        lanes = slate.active.nonzero().squeeze(1)
+        kernels.advance(self._sequence, *_numpy(lanes, cache, position, *shown, gap_level, sequence))
         return sequence
 
     def size(self, fused: Tensor, target: Tensor) -> Tensor:
@@ -201,7 +202,7 @@ class CompiledBackend:
     def _sample(head: Distribution, fused: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         whole = torch.empty(len(target), dtype=torch.int32)
         beyond = torch.empty(len(target), dtype=torch.bool)
-        kernels.sample(head, *_numpy(fused, target, whole, beyond))
+        kernels.sample(head, np.arange(len(target)), *_numpy(fused, target, whole, beyond))
         return whole, beyond
 
     def replay(self, users: Tensor, histories: Ragged, levels: Tensor, caches: Tensor, states: Tensor) -> None:
@@ -214,46 +215,84 @@ class CompiledBackend:
         """See ``Backend.refresh``."""
         fused, query = torch.empty(len(user), self._dim), torch.empty(len(user), self._asked)
         given = (user, sequence, visit.gap_days, visit.step, visit.bought, visit.day, pace, fused, query)
-        kernels.refresh(self._state, *_numpy(*given))
+        kernels.refresh(self._state, np.arange(len(user)), *_numpy(*given))
         return fused, query
 
-    def bind(self, state: PreferenceState, visit: Visit, exchange: Exchange) -> Bound:
-        """Kernels bound to the memory of ``state``, ``visit`` and ``exchange``."""
+    def bind(
+        self,
+        state: PreferenceState,
+        user: Tensor,
+        record: Record,
+        visit: Visit,
+        exchange: Exchange,
+        starts: Starts,
+        prepare: Callable[[np.ndarray], None],
+    ) -> Bound:
+        """Kernels bound to the memory of lanes; see ``UserModel.bind``.
+
+        ``prepare`` sees to it that ``starts`` holds the users of an array.
+        """
+        hand = Hand(
+            *_numpy(state.user, state.cache, state.position, state.sequence, state.fused, state.query),
+            *_numpy(state.pace, state.gap_level, user, record.num_trips, record.mean_log_size, record.mean_log_gap),
+            *_numpy(visit.gap_days, visit.step, visit.bought, visit.day, visit.intended),
+        )
         shape = exchange.items.shape
         logit = np.empty(shape, np.float32)
         stop = np.empty(shape if self._quantities else (0, 0), np.float32)
         cdf = np.empty((*shape, 4) if self._ratings else (0, 0, 4), np.float32)
         told = exchange
         answer = (
-            *(self._heads, state.query.numpy(), told.items, told.own_counts, told.own_days, state.pace.numpy()),
-            *(visit.gap_days.numpy(), logit, stop, cdf, told.lift, told.examined),
+            *(self._heads, hand.query, told.items, told.own_counts, told.own_days, hand.pace, hand.gap_days),
+            *(logit, stop, cdf, told.lift, told.examined),
             *(told.want, told.quantity_luck, told.rating_luck, MAX_FEEDBACK),
             *(told.probability, told.consumed, told.quantity, told.rating),
         )
-        moved = (state.cache, state.position, state.gap_level, state.user, state.pace)
-        results = (state.sequence, state.fused, state.query)
-        move = (
-            *(self._sequence, self._state, told.active, told.items, told.examined, told.consumed),
-            told.rating if self._ratings else told.quantity,
-            *_numpy(*moved, visit.gap_days, visit.step, visit.bought, visit.day, *results),
+        return Bound(
+            prepare,
+            hand,
+            slate=(told.items, told.examined, told.consumed, told.rating if self._ratings else told.quantity),
+            to_init=(self._state, starts),
+            to_go=(self._gaps,),
+            to_arrive=(self._state, starts, self._sizes),
+            to_answer=answer,
+            to_move=(self._sequence, self._state),
         )
-        return Bound(answer, move)
 
 
+@dataclass(frozen=True)
 class Bound:
     """Compiled users bound to the memory of some lanes; see ``recgym.simulation.plan.BoundUsers``."""
 
-    def __init__(self, answer: tuple[Any, ...], move: tuple[Any, ...]) -> None:
-        """Keeps the arguments of both kernels."""
-        self._answer, self._move = answer, move
+    prepare: Callable[[np.ndarray], None]
+    hand: Hand
+    slate: tuple[np.ndarray, ...]
+    to_init: tuple[Any, ...]  # what each kernel is always given first
+    to_go: tuple[Any, ...]
+    to_arrive: tuple[Any, ...]
+    to_answer: tuple[Any, ...]
+    to_move: tuple[Any, ...]
+
+    def init(self, lanes: np.ndarray) -> None:
+        """See ``BoundUsers.init``."""
+        self.prepare(self.hand.owner[lanes])
+        kernels.init(*self.to_init, lanes, self.hand)
+
+    def away(self, lanes: np.ndarray, luck: np.ndarray, hazard: np.ndarray, gap: np.ndarray, gone: np.ndarray) -> None:
+        """See ``BoundUsers.away``."""
+        kernels.away(*self.to_go, lanes, self.hand, luck, hazard, gap, gone)
+
+    def arrive(self, lanes: np.ndarray, luck: np.ndarray) -> None:
+        """See ``BoundUsers.arrive``."""
+        kernels.arrive(*self.to_arrive, lanes, self.hand, luck)
 
     def answer(self) -> None:
         """See ``BoundUsers.answer``."""
-        kernels.answer(*self._answer)
+        kernels.answer(*self.to_answer)
 
-    def move(self) -> None:
+    def move(self, lanes: np.ndarray) -> None:
         """See ``BoundUsers.move``."""
-        kernels.move(*self._move)
+        kernels.move(*self.to_move, lanes, *self.slate, self.hand)
 
 
 def _numpy(*tensors: Tensor) -> list[np.ndarray]:

@@ -7,27 +7,28 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recgym import compiled
 from recgym.errors import WorldError
-from recgym.simulation.buffers import Buffers
-from recgym.simulation.plan import BoundUsers, Exchange
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
 from recgym.user_models.preference.attributes import attribute_columns, item_statistics
 from recgym.user_models.preference.backends import Backend, CompiledBackend, Feedback, TorchBackend
 from recgym.user_models.preference.cache import prefill
 from recgym.user_models.preference.config import NetworkConfig
-from recgym.user_models.preference.kernels.weights import Tables
+from recgym.user_models.preference.kernels.weights import Starts, Tables
 from recgym.user_models.preference.network import (
     GAP_EDGES,
+    GAP_LEVELS,
     MAX_FEEDBACK,
     SIZE_BINS,
     PreferenceNetwork,
     gap_levels,
 )
 from recgym.user_models.preference.numerics import linear, silu
+from recgym.user_models.protocol import BoundUsers, Exchange
 from recgym.worlds.world import World
 
 PREFILL_CHUNK = 64  # users whose starting caches are computed together, always the same ones: see ``_start``
@@ -94,7 +95,7 @@ class PreferenceUsers:
         size = (world.num_users, self.config.layers, 2, self.config.window, self.config.dim)
         self._caches = torch.empty(size, device=self.device)  # pages are touched only for chunks that are needed
         self._states = torch.empty((world.num_users, self.config.dim), device=self.device)
-        self._buffers = Buffers(self.device)
+        self._gap_levels = gap_levels(torch.arange(GAP_LEVELS[-1] + 1))  # by days
         self._filling = threading.Lock()
         self._ready = torch.zeros(world.num_users, dtype=torch.bool, device=self.device)
 
@@ -109,7 +110,7 @@ class PreferenceUsers:
         sequence = self.starting_states(users)
         state = PreferenceState(
             user=users,
-            cache=self._cache(users),
+            cache=self._caches[users],
             position=self._lengths[users],
             sequence=sequence,
             fused=sequence,
@@ -142,9 +143,13 @@ class PreferenceUsers:
         )
         return self._refresh(moved, visit)
 
-    def bind(self, state: PreferenceState, visit: Visit, exchange: Exchange) -> BoundUsers | None:
-        """The compiled step of the lanes in ``state``, in place; None on other devices."""
-        return None if self._compiled is None else self._compiled.bind(state, visit, exchange)
+    def bind(
+        self, state: PreferenceState, user: Tensor, record: Record, visit: Visit, exchange: Exchange
+    ) -> BoundUsers:
+        """See ``BindingUserModel.bind``."""
+        assert self._compiled is not None  # noqa: S101 - only asked for on a CPU
+        starts = Starts(*(tensor.numpy() for tensor in (self._caches, self._states, self._lengths, self._gap_levels)))
+        return self._compiled.bind(state, user, record, visit, exchange, starts, self._start_rows)
 
     def intend(self, state: PreferenceState, uniforms: Tensor) -> Tensor:
         """See ``UserModel.intend``: the fitted distribution of basket sizes, by inversion."""
@@ -186,10 +191,6 @@ class PreferenceUsers:
         first, last = cast(torch.nn.Linear, head[0]), cast(torch.nn.Linear, head[2])
         return linear(silu(linear(fused, first.weight, first.bias)), last.weight, last.bias)
 
-    def _cache(self, users: Tensor) -> Tensor:
-        out = self._buffers.take(len(users), *self._caches.shape[1:])
-        return torch.index_select(self._caches, 0, users, out=out)
-
     def _refresh(self, state: PreferenceState, visit: Visit) -> PreferenceState:
         fused, query = self._backend.refresh(state.user, state.sequence, state.pace, visit)
         return replace(state, fused=fused, query=query)
@@ -200,6 +201,9 @@ class PreferenceUsers:
         if len(missing):
             with self._filling:
                 (self._replay if self._compiled is not None else self._prefill)(missing.unique())
+
+    def _start_rows(self, rows: np.ndarray) -> None:
+        self._start(torch.from_numpy(rows))
 
     def _replay(self, users: Tensor) -> None:
         """User by user, by the kernels of the simulation."""

@@ -6,15 +6,18 @@ temporary values in the nearest cache; products take ``BLOCK`` lanes at a time (
 
 from recgym.user_models.preference.kernels.responses import answer, appraise, respond
 from recgym.user_models.preference.kernels.sequence import advance, replay
-from recgym.user_models.preference.kernels.state import move, refresh, sample
+from recgym.user_models.preference.kernels.state import arrive, away, init, move, refresh, sample
 from recgym.user_models.preference.kernels.weights import distribution, head_weights, sequence_weights, state_weights
 
 __all__ = [
     "advance",
     "answer",
     "appraise",
+    "arrive",
+    "away",
     "distribution",
     "head_weights",
+    "init",
     "move",
     "refresh",
     "replay",

@@ -41,6 +41,15 @@ def _gelu(x: np.float32) -> np.float32:
     return x * tail if x < _F(0.0) else x - x * tail
 
 
+@kernel
+def _join(keys: Any, values: Any, position: int, qkv: Any) -> None:
+    """Puts a token's key and value into the ring [W, d] of its lane."""
+    slot, dim = position % keys.shape[0], keys.shape[1]
+    for i in range(dim):
+        keys[slot, i] = qkv[dim + i]
+        values[slot, i] = qkv[2 * dim + i]
+
+
 @summing_kernel
 def _attend(keys: Any, values: Any, position: int, qkv: Any, bias: Any, scores: Any, out: Any, ahead: Any) -> None:
     """One token's attention over the ring [W, d] of its lane, which it joins.
@@ -54,9 +63,7 @@ def _attend(keys: Any, values: Any, position: int, qkv: Any, bias: Any, scores: 
     scale = _F(1.0) / np.sqrt(_F(width))
     slot = position % window
     row = position if position < window else window + slot
-    for i in range(dim):
-        keys[slot, i] = qkv[dim + i]
-        values[slot, i] = qkv[2 * dim + i]
+    _join(keys, values, position, qkv)
     for head in range(heads):
         first = head * width
         for place in range(window):
@@ -130,7 +137,7 @@ def _activate(wide: Any, rows: int, active: Any) -> None:
 @summing_kernel
 def advance(
     weights: Any,
-    active: Any,
+    lanes: Any,
     cache: Any,
     position: Any,
     items: Any,
@@ -140,8 +147,7 @@ def advance(
     level: Any,
     sequence: Any,
 ) -> None:
-    """The sequence state of ``active`` lanes after a slate, float32 [B, d]; ``cache`` [B, L, 2, W, d] in place."""
-    order = np.flatnonzero(active)
+    """The sequence state of ``lanes`` (int64 [n]) after a slate, of [B, d]; ``cache`` [B, L, 2, W, d] in place."""
     _, layers, _, window, dim = cache.shape
     x = np.empty((BLOCK, dim), np.float32)
     normed = np.empty((BLOCK, dim), np.float32)
@@ -151,23 +157,23 @@ def advance(
     inner = np.empty((BLOCK, weights.contract.shape[1] - 1), np.float32)
     added = np.empty((BLOCK, weights.out.shape[2]), np.float32)
     scores = np.empty(window, np.float32)
-    for start in range(0, order.shape[0], BLOCK):
-        rows = min(BLOCK, order.shape[0] - start)
+    for start in range(0, lanes.shape[0], BLOCK):
+        rows = min(BLOCK, lanes.shape[0] - start)
         for r in range(rows):
-            lane = order[start + r]
+            lane = lanes[start + r]
             _token(weights, items[lane], feedback[lane], consumed[lane], ignored[lane], level[lane], normed[r], x[r])
             _normalise(x[r], weights.norms[0], 0, normed[r])
         for layer in range(layers):
             affine(normed, rows, weights.qkv[layer], qkv)
             for r in range(rows):
-                lane = order[start + r]
+                lane = lanes[start + r]
                 ring, bias = cache[lane, layer], weights.slot_bias[layer]
                 if r + 1 < rows:
-                    ahead = cache[order[start + r + 1], layer]
+                    ahead = cache[lanes[start + r + 1], layer]
                 elif layer + 1 < layers:
-                    ahead = cache[order[start], layer + 1]
+                    ahead = cache[lanes[start], layer + 1]
                 else:
-                    ahead = cache[order[min(start + BLOCK, order.shape[0] - 1)], 0]
+                    ahead = cache[lanes[min(start + BLOCK, lanes.shape[0] - 1)], 0]
                 _attend(ring[0], ring[1], position[lane], qkv[r], bias, scores, attended[r], ahead)
             affine(attended, rows, weights.out[layer], added)
             _residual(x, added, weights.norms[layer], 2, rows, normed)
@@ -177,7 +183,7 @@ def advance(
             following = weights.norms[layer + 1] if layer + 1 < layers else weights.norm_out
             _residual(x, added, following, 0, rows, normed)
         for r in range(rows):
-            sequence[order[start + r]] = normed[r]
+            sequence[lanes[start + r]] = normed[r]
 
 
 @summing_kernel
@@ -192,7 +198,7 @@ def replay(
     caches: Any,
     states: Any,
 ) -> None:
-    """Starting caches [U, L, 2, W, d] and states [U, d] of ``users`` after their histories, all tokens a layer at once.
+    """Starting caches [U, L, 2, W, d] and states [U, d] of ``users`` after their histories, layer by layer.
 
     Token t of a user stands in row ``offsets[user] + t`` of items [T, G] (-1 pads), feedback [T, G] and level [T];
     ``blank`` [d] is the state of a user without history.
@@ -219,16 +225,27 @@ def replay(
                 consumed[slot] = items[first + t, slot] >= 0
             _token(weights, items[first + t], feedback[first + t], consumed, nothing, level[first + t], normed[t], x[t])
             _normalise(x[t], weights.norms[0], 0, normed[t])
+        known = 0  # tokens before have no say: x and normed hold what is asked of this layer from here on
         for layer in range(layers):
             ring, bias = caches[user, layer], weights.slot_bias[layer]
-            affine(normed, tokens, weights.qkv[layer], qkv)
-            for t in range(tokens):
-                _attend(ring[0], ring[1], t, qkv[t], bias, scores, attended[t], ring)
-            affine(attended, tokens, weights.out[layer], added)
-            _residual(x, added, weights.norms[layer], 2, tokens, normed)
-            affine(normed, tokens, weights.expand[layer], wide)
-            _activate(wide, tokens, inner)
-            affine(inner, tokens, weights.contract[layer], added)
+            # The last token of the last layer is wanted, so of each layer before W - 1 more.
+            wanted = max(tokens - 1 - (layers - 1 - layer) * (window - 1), known)
+            count = tokens - known
+            affine(normed, count, weights.qkv[layer], qkv)
+            for t in range(known, tokens):
+                if t < wanted:
+                    _join(ring[0], ring[1], t, qkv[t - known])
+                else:
+                    _attend(ring[0], ring[1], t, qkv[t - known], bias, scores, attended[t - wanted], ring)
+            count = tokens - wanted
+            for t in range(count):
+                x[t] = x[wanted - known + t]
+            affine(attended, count, weights.out[layer], added)
+            _residual(x, added, weights.norms[layer], 2, count, normed)
+            affine(normed, count, weights.expand[layer], wide)
+            _activate(wide, count, inner)
+            affine(inner, count, weights.contract[layer], added)
             following = weights.norms[layer + 1] if layer + 1 < layers else weights.norm_out
-            _residual(x, added, following, 0, tokens, normed)
-        states[user] = normed[tokens - 1] if tokens > 0 else blank
+            _residual(x, added, following, 0, count, normed)
+            known = wanted
+        states[user] = normed[0] if tokens > 0 else blank

@@ -18,6 +18,7 @@ _SOURCES = 4  # of the user state: sequence, graph, attributes, time
 @summing_kernel
 def refresh(
     weights: Any,
+    lanes: Any,
     user: Any,
     sequence: Any,
     gap_days: Any,
@@ -28,16 +29,16 @@ def refresh(
     fused: Any,
     query: Any,
 ) -> None:
-    """``PreferenceUsers._refresh``: the fused user state float32 [B, d] and what the heads need of it [B, q]."""
-    lanes, dim = sequence.shape
+    """``PreferenceUsers._refresh`` of ``lanes`` (int64 [n]): fused state [B, d] and query [B, q]."""
+    dim = sequence.shape[1]
     source = np.empty((BLOCK, weights.fuse.shape[0] - 1), np.float32)
     told = np.empty((BLOCK, weights.fuse.shape[1]), np.float32)
     state = np.empty((BLOCK, dim), np.float32)
     asked = np.empty((BLOCK, weights.query.shape[1]), np.float32)
-    for start in range(0, lanes, BLOCK):
-        rows = min(BLOCK, lanes - start)
+    for start in range(0, lanes.shape[0], BLOCK):
+        rows = min(BLOCK, lanes.shape[0] - start)
         for r in range(rows):
-            lane = start + r
+            lane = lanes[start + r]
             prefetch_row(weights.static_gate[user[lane]])
             for i in range(dim):
                 source[r, i] = sequence[lane, i]
@@ -54,7 +55,7 @@ def refresh(
             source[r, dim + 8] = weights.week[weekday, 1]
         affine(source, rows, weights.fuse, told)
         for r in range(rows):
-            lane = start + r
+            lane = lanes[start + r]
             static_gate, parts = weights.static_gate[user[lane]], weights.static_parts[user[lane]]
             for i in range(dim):
                 of_sequence = sigmoid(static_gate[i] + told[r, i]) * told[r, _SOURCES * dim + i]
@@ -65,19 +66,23 @@ def refresh(
                 fused[lane, i] = state[r, i]
         affine(state, rows, weights.query, asked)
         for r in range(rows):
+            lane = lanes[start + r]
             for i in range(query.shape[1]):
-                query[start + r, i] = asked[r, i]
+                query[lane, i] = asked[r, i]
 
 
 @kernel
-def sample(head: Any, fused: Any, target: Any, whole: Any, beyond: Any) -> None:
-    """``users._invert`` of the head's survival function, int32 [B]; and whether the target lies in the last bin."""
+def sample(head: Any, lanes: Any, fused: Any, target: Any, whole: Any, beyond: Any) -> None:
+    """``users._invert`` of the head's survival function for ``lanes`` (int64 [n]) of ``fused`` [B, d].
+
+    Writes int32 [n], the whole numbers at which survival falls to ``target`` [n]; and whether that is in the last bin.
+    """
     bins, inner_size = head.edges.shape[0] - 1, head.last.shape[0] - 1
     wide = np.empty((1, head.first.shape[1]), np.float32)
     inner = np.empty((1, inner_size), np.float32)
     logits = np.empty((1, head.last.shape[1]), np.float32)
-    for lane in range(fused.shape[0]):
-        affine(fused[lane : lane + 1], 1, head.first, wide)
+    for n in range(lanes.shape[0]):
+        affine(fused[lanes[n] : lanes[n] + 1], 1, head.first, wide)
         for i in range(inner_size):
             inner[0, i] = wide[0, i] * sigmoid(wide[0, i])
         affine(inner, 1, head.last, logits)
@@ -90,51 +95,93 @@ def sample(head: Any, fused: Any, target: Any, whole: Any, beyond: Any) -> None:
             mass += logits[0, b]
         before, after, below = _F(1.0), _F(1.0), _F(0.0)
         place = bins - 1
-        beyond[lane] = True
+        beyond[n] = True
         for b in range(bins):
             below += logits[0, b] / mass
             before, after = after, max(_F(1.0) - below, _F(0.0))
-            if after <= target[lane]:
+            if after <= target[n]:
                 place = b
-                beyond[lane] = b == bins - 1
+                beyond[n] = b == bins - 1
                 break
-        fraction = (before - target[lane]) / max(before - after, _F(1e-9))
+        fraction = (before - target[n]) / max(before - after, _F(1e-9))
         fraction = min(max(fraction, _F(0.0)), _F(1.0 - 1e-6))
         low, high = head.edges[place], head.edges[place + 1]
-        whole[lane] = np.int32(low + np.floor(fraction * (high - low)))
+        whole[n] = np.int32(low + np.floor(fraction * (high - low)))
+
+
+@kernel
+def init(weights: Any, starts: Any, lanes: Any, hand: Any) -> None:
+    """``PreferenceUsers.init`` of ``lanes`` (int64 [n]), in place; ``hand`` as ``Hand``, ``starts`` as ``Starts``."""
+    for lane in lanes:
+        user = hand.owner[lane]
+        hand.user[lane] = user
+        hand.cache[lane] = starts.caches[user]
+        hand.sequence[lane] = starts.states[user]
+        hand.position[lane] = starts.lengths[user]
+    _settle(weights, starts, lanes, hand)
+
+
+@kernel
+def away(head: Any, lanes: Any, hand: Any, luck: Any, hazard: Any, gap: Any, gone: Any) -> None:
+    """``PreferenceUsers.away`` of ``lanes`` (int64 [n]): writes ``gap`` int32 [n] and ``gone`` bool [n]."""
+    target = np.empty(lanes.shape[0], np.float32)
+    for n in range(lanes.shape[0]):
+        target[n] = exp(log1p(-luck[n]) / hazard[n])
+    sample(head, lanes, hand.fused, target, gap, gone)
+
+
+@kernel
+def arrive(weights: Any, starts: Any, head: Any, lanes: Any, hand: Any, luck: Any) -> None:
+    """``PreferenceUsers.arrive``, then ``intend``, of ``lanes`` (int64 [n]), in place."""
+    _settle(weights, starts, lanes, hand)
+    target, sizes = np.empty(lanes.shape[0], np.float32), np.empty(lanes.shape[0], np.int32)
+    beyond = np.empty(lanes.shape[0], np.bool_)
+    for n in range(lanes.shape[0]):
+        target[n] = _F(1.0) - luck[n]
+    sample(head, lanes, hand.fused, target, sizes, beyond)
+    for n in range(lanes.shape[0]):
+        hand.intended[lanes[n]] = sizes[n]
+
+
+@kernel
+def _settle(weights: Any, starts: Any, lanes: Any, hand: Any) -> None:
+    """What depends on record and gap, at the start of a trip."""
+    longest = starts.gap_levels.shape[0] - 1
+    for lane in lanes:
+        hand.pace[lane, 0] = _F(hand.num_trips[lane])
+        hand.pace[lane, 1] = hand.mean_log_size[lane]
+        hand.pace[lane, 2] = hand.mean_log_gap[lane]
+        hand.gap_level[lane] = starts.gap_levels[min(hand.gap_days[lane], longest)]
+    _refresh(weights, lanes, hand)
+
+
+@kernel
+def _refresh(weights: Any, lanes: Any, hand: Any) -> None:
+    visit = hand.gap_days, hand.step, hand.bought, hand.day
+    refresh(weights, lanes, hand.user, hand.sequence, *visit, hand.pace, hand.fused, hand.query)
 
 
 @kernel
 def move(
     sequence_weights: Any,
     state_weights: Any,
-    active: Any,
+    lanes: Any,
     items: Any,
     examined: Any,
     consumed: Any,
     told: Any,
-    cache: Any,
-    position: Any,
-    gap_level: Any,
-    user: Any,
-    pace: Any,
-    gap_days: Any,
-    step: Any,
-    bought: Any,
-    day: Any,
-    sequence: Any,
-    fused: Any,
-    query: Any,
+    hand: Any,
 ) -> None:
-    """``PreferenceUsers.transition`` in place: ``advance``, then ``refresh``; ``told`` int32 [B, K] is the feedback."""
+    """``PreferenceUsers.transition`` of ``lanes`` (int64 [n]) in place; ``told`` int32 [B, K] is the feedback."""
     feedback = np.empty(items.shape, np.int64)
     ignored = np.empty(items.shape, np.bool_)
-    for lane in range(items.shape[0]):
+    for lane in lanes:
         for slot in range(items.shape[1]):
             feedback[lane, slot] = min(max(told[lane, slot], 0), MAX_FEEDBACK)
             ignored[lane, slot] = examined[lane, slot] and not consumed[lane, slot]
-    advance(sequence_weights, active, cache, position, items, feedback, consumed, ignored, gap_level, sequence)
-    for lane in range(items.shape[0]):
-        position[lane] += 1
-        gap_level[lane] = 0
-    refresh(state_weights, user, sequence, gap_days, step, bought, day, pace, fused, query)
+    slate = items, feedback, consumed, ignored
+    advance(sequence_weights, lanes, hand.cache, hand.position, *slate, hand.gap_level, hand.sequence)
+    for lane in lanes:
+        hand.position[lane] += 1
+        hand.gap_level[lane] = 0
+    _refresh(state_weights, lanes, hand)

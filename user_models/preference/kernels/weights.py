@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from recgym.user_models.preference.cache import slot_biases
 from recgym.user_models.preference.network import NUM_TIME_FEATURES, PreferenceNetwork, time_features
 
 Floats = NDArray[np.float32]
+Integers = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,40 @@ class HeadWeights(NamedTuple):
     repeat_features: Floats  # [12, r]
     repeat_bias: Floats  # [r]
     repeat_out: Floats  # [r]
+
+
+class Starts(NamedTuple):
+    """How every user stands when the log ends; valid where somebody has asked for the user."""
+
+    caches: Floats  # [U, L, 2, W, d]
+    states: Floats  # [U, d]
+    lengths: Integers  # [U] int64, tokens so far
+    gap_levels: Integers  # [longest + 1] int64, by days
+
+
+class Hand(NamedTuple):
+    """The memory of some lanes: fields of ``PreferenceState``, the lanes' users, and what there is of record and visit.
+
+    Names are those of ``PreferenceState``, ``Record`` and ``Visit``.
+    """
+
+    user: Integers
+    cache: Floats
+    position: Integers
+    sequence: Floats
+    fused: Floats
+    query: Floats
+    pace: Floats
+    gap_level: Integers
+    owner: Integers  # [B] int64, ``State.user``
+    num_trips: Integers
+    mean_log_size: Floats
+    mean_log_gap: Floats
+    gap_days: Integers
+    step: Integers
+    bought: Integers
+    day: Integers
+    intended: Integers
 
 
 class Distribution(NamedTuple):
