@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def render_card(spec: WorldSpec) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(interval=interval, words=lambda name: name.replace("_", " "), number=number)
+    environment.filters.update(interval=interval, number=number, words=words, cell=cell)
     return environment.get_template("card.md.j2").render(spec=spec, metrics=spec.metrics, evidence=evidence)
 
 
@@ -50,7 +51,8 @@ def render_json(spec: WorldSpec) -> str:
     card = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
-        **spec.model_dump(mode="json", exclude={"files", "format_version"}),
+        **spec.model_dump(mode="json", exclude={"files", "format_version", "metrics"}),
+        "metrics": spec.metrics,  # as they are: pydantic would write null for NaN
     }
     try:
         return json.dumps(card, indent=2, allow_nan=False) + "\n"
@@ -113,13 +115,21 @@ def interval(values: list[float | None], digits: int = 3) -> str:
     return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
+def words(name: str) -> str:
+    """A key as words."""
+    return name.replace("_", " ")
+
+
+def cell(text: str) -> str:
+    """Text for a table, where a bar would end the cell."""
+    return text.replace("|", "\\|")
+
+
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure with ``digits`` digits after the point; more for small ones."""
-    if value is None:
-        return "-"
-    if 0 < abs(value) < 0.01:
-        return f"{value:.{digits + 2}f}"
-    return f"{value:.{digits}f}"
+    """A figure with ``digits`` digits after the point; more for small ones, so that two of them tell something."""
+    if not value:
+        return "-" if value is None else f"{value:.{digits}f}"
+    return f"{value:.{max(digits, 1 - math.floor(math.log10(abs(value))))}f}"
 
 
 def differences(old: Any, new: Any, path: str = "", tolerance: float = 1e-9) -> list[str]:

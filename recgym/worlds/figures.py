@@ -103,7 +103,7 @@ def _reliability(metrics: dict[str, Any]) -> Figure:
 
 def _groups(metrics: dict[str, Any]) -> Figure:
     """AUC by history length and user group, model and baselines."""
-    rows = [("history hidden" if row["group"] == "0" else f"{row['group']} trips", row) for row in metrics["history"]]
+    rows = [(f"{row['group']}{'' if 'hidden' in row['group'] else ' trips'}", row) for row in metrics["history"]]
     rows += [(row["group"].replace("_", " "), row) for row in metrics["groups"]]
     figure = Figure(figsize=(WIDTH, 0.23 * len(rows) + 1.1), layout="constrained")
     both = figure.subplots(1, 2, sharey=True)

@@ -106,7 +106,7 @@ def _without_history(world: World, trips: Trips, recipe: Recipe, held: HeldOut) 
     hidden = replace(held, own_counts=torch.zeros_like(held.own_counts))
     predictors = pointwise.Predictors(logits, hidden, np.zeros(len(targets)), pseudo_trips=1.0)
     return pointwise.by_group(
-        {"0": np.ones(len(targets), bool)},
+        {"0, history hidden": np.ones(len(targets), bool)},
         pointwise.areas(logits, hidden, trips.num_items, recipe.seed),
         pointwise.catalogue_losses(predictors),
         pointwise.probe(predictors, recipe.seed)["top"],

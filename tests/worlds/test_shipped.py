@@ -57,7 +57,7 @@ def test_the_card_is_that_of_the_spec_and_complete(world: World) -> None:
     for classifier in ("logistic", "network"):
         assert told["model"][classifier][0] <= told["popularity"][classifier][0] - 0.1
         assert told["real_halves"][classifier][1] < 0.55
-    assert [row["group"] for row in metrics["history"]] == ["0", "1-5", "6-20", ">20"]
+    assert [row["group"] for row in metrics["history"]] == ["0, history hidden", "1-5", "6-20", ">20"]
     assert {parameter.status for parameter in world.spec.parameters} == {"fitted", "assumed"}
     assert world.spec.data["source"]["files"]
     assert world.spec.versions["torch"]

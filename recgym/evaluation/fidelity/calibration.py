@@ -36,7 +36,7 @@ class Reliability:
         low, high = CLOSE
         return int(((self.observed >= low * self.predicted) & (self.observed <= high * self.predicted)).sum())
 
-    def rows(self, digits: int = 5) -> list[list[float]]:
+    def rows(self, digits: int = 6) -> list[list[float]]:
         """JSON values: [mean predicted, mean observed, pairs] of each bin."""
         return [
             [round(float(p), digits), round(float(o), digits), int(n)]
