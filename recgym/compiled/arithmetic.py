@@ -95,20 +95,29 @@ def bits_of_float(typingctx: Any, value: Any) -> Any:
     return types.int32(types.float32), codegen
 
 
-@intrinsic
-def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
-    """Asks for the cache line of element ``index`` of a contiguous array, counted from its first."""
+def _prefetch(lines: int) -> Any:
+    """The intrinsic behind ``prefetch`` and ``prefetch_lines``."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        word = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [place, word(0), word(2), word(1)])
-        return context.get_dummy_value()
+    @intrinsic
+    def ask(typingctx: Any, array: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+            word = ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            for line in range(lines):
+                builder.call(function, [builder.gep(place, [word(64 * line)]), word(0), word(2), word(1)])
+            return context.get_dummy_value()
 
-    return types.void(array, index), codegen
+        return types.void(array, index), codegen
+
+    return ask
+
+
+PREFETCHED = 8  # lines that ``prefetch_lines`` asks for
+prefetch = _prefetch(1)  # asks for the cache line of an element of a contiguous array, counted from its first
+prefetch_lines = _prefetch(PREFETCHED)  # and for the lines after it
 
 
 @kernel

@@ -13,40 +13,42 @@ _BUCKETS = 128  # of the sort by hash; a power of two
 
 
 @kernel
-def _select_smallest(values: Any, count: int) -> None:
-    """Moves the ``count`` smallest values to the front (Hoare's quickselect)."""
-    low, high, target = 0, values.shape[0] - 1, count - 1
-    while low < high:
-        pivot = values[(low + high) >> 1]
-        i, j = low, high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if target <= j:
-            high = j
-        elif target >= i:
-            low = i
-        else:
-            return
+def _add(table: Any, item: np.int64) -> int:
+    """Puts ``item`` into a table of bits; 1 if it was new, else 0."""
+    word, bit = item >> 6, np.uint64(1) << np.uint64(item & 63)
+    known = table[word] & bit
+    table[word] |= bit
+    return 1 if known == np.uint64(0) else 0
 
 
 @kernel
-def _add(table: Any, item: np.int32) -> bool:
-    """Puts ``item`` into an open-addressed table with -1 in free cells; whether it was new."""
-    mask = table.shape[0] - 1
-    cell = (item * 40503) & mask
-    while table[cell] >= 0:
-        if table[cell] == item:
-            return False
-        cell = (cell + 1) & mask
-    table[cell] = item
-    return True
+def _smallest(values: Any, count: int, spare: Any) -> None:
+    """Moves the ``count`` smallest of distinct ``values`` to the front (quickselect); ``spare`` is as long.
+
+    Every value is written to both sides and stays on one: there is no branch to guess.
+    """
+    first, stop = 0, values.shape[0]  # what lies before is in, what lies behind is out
+    while count > first and count < stop:
+        pivot = values[(first + stop) >> 1]
+        low, high = first, 0
+        for i in range(first, stop):
+            value = values[i]
+            below = value < pivot
+            spare[high] = value
+            values[low] = value
+            low += 1 if below else 0
+            high += 0 if below else 1
+        values[low:stop] = spare[:high]
+        if low == first:  # the pivot is the smallest of all
+            place = first
+            while values[place] != pivot:
+                place += 1
+            values[place], values[first] = values[first], pivot
+            first += 1
+        elif low > count:
+            stop = low
+        else:
+            first = low
 
 
 @kernel
@@ -102,12 +104,10 @@ def draw(
     low_bits = np.int32(1)
     while low_bits <= size:
         low_bits <<= 1
-    table_size = 4
-    while table_size < 4 * wanted:
-        table_size *= 2
-    table = np.empty(table_size, np.int32)
+    table = np.zeros((accept.shape[0] >> 6) + 1, np.uint64)
     race = np.empty(size, np.int32)
-    chosen = np.empty(wanted, np.int32)
+    spare = np.empty(size, np.int32)
+    chosen = np.empty(wanted + 1, np.int32)
     hashes = np.empty(wanted, np.uint64)
     sorted_hashes = np.empty(wanted, np.uint64)
     starts = np.empty(_BUCKETS + 1, np.int64)
@@ -115,27 +115,24 @@ def draw(
     own = min(num_own, size)
     for n in range(lanes.shape[0]):
         lane, key = lanes[n], np.uint64(keys[n])
-        table[:] = -1
         count = 0
         if own > 0:
             for i in range(size):
                 time = -log(uniform(fold(key, first_counter + np.uint64(i)))) * pool_cost[lane, i]
                 race[i] = (bits_of_float(time) & -low_bits) | np.int32(i)
-            if own < size:
-                _select_smallest(race, own)
+            _smallest(race, own, spare)
             for i in range(own):
                 item = pool_items[lane, race[i] & (low_bits - 1)]
-                if item >= 0 and _add(table, item):
-                    chosen[count] = item
-                    count += 1
+                chosen[count] = item
+                if item >= 0:
+                    count += _add(table, item)
         counter = first_counter + np.uint64(size)
         drawn = 0
         while count < wanted and drawn < num_uniform:
-            item = np.int32(integer(fold(key, counter + np.uint64(drawn)), num_items))
+            item = integer(fold(key, counter + np.uint64(drawn)), num_items)
             drawn += 1
-            if _add(table, item):
-                chosen[count] = item
-                count += 1
+            chosen[count] = item
+            count += _add(table, item)
         counter += np.uint64(num_uniform)
         drawn = 0
         while count < wanted and drawn < num_popular:
@@ -143,18 +140,18 @@ def draw(
             drawn += 1
             cell = integer(hashed, num_items)
             below = np.int32(hashed & np.uint64(0x7FFFFFFF)) < accept[cell]
-            item = np.int32(cell) if below else alias[cell]
-            if _add(table, item):
-                chosen[count] = item
-                count += 1
+            item = cell if below else np.int64(alias[cell])
+            chosen[count] = item
+            count += _add(table, item)
         rank = 0
         while count < wanted:
-            item = most_popular[rank]
+            item = np.int64(most_popular[rank])
             rank += 1
-            if _add(table, item):
-                chosen[count] = item
-                count += 1
-        _shuffle(chosen, fold(key, order_purpose), hashes, sorted_hashes, starts, ends, out[lane])
+            chosen[count] = item
+            count += _add(table, item)
+        for i in range(wanted):
+            table[chosen[i] >> 6] = 0
+        _shuffle(chosen[:wanted], fold(key, order_purpose), hashes, sorted_hashes, starts, ends, out[lane])
 
 
 @kernel

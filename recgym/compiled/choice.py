@@ -19,7 +19,7 @@ def find(items: Any, wanted: Any, places: Any) -> None:
     and become vector instructions.
     """
     places[:] = 0
-    half = items.shape[0] >> 1
+    half = np.int32(items.shape[0] >> 1)
     while half > 0:
         for i in range(wanted.shape[0]):
             further = places[i] + half
@@ -32,7 +32,7 @@ def find(items: Any, wanted: Any, places: Any) -> None:
 @kernel
 def own_history(items: Any, counts: Any, last_days: Any, day: Any, wanted: Any, own_counts: Any, own_days: Any) -> None:
     """``Simulator.own_history``; writes own_counts and own_days float32 [B, C]."""
-    places = np.empty(wanted.shape[1], np.int64)
+    places = np.empty(wanted.shape[1], np.int32)
     lanes = wanted.shape[0]
     for lane in range(lanes):
         if lane + 1 < lanes:

@@ -10,6 +10,8 @@ from recgym.compiled.arithmetic import exp, kernel, log, log1p, prefetch_row
 from recgym.compiled.choice import find
 
 _F = np.float32
+_MARKS = 4096  # different endings of item rows
+_OWN, _SHOWN = np.uint8(1), np.uint8(2)
 
 
 @kernel
@@ -22,6 +24,7 @@ def candidates(
     items: Any,
     counts: Any,
     last_days: Any,
+    num_items: Any,
     day: Any,
     step: Any,
     shown: Any,
@@ -38,6 +41,7 @@ def candidates(
         items: the record, int32 [B, R]; also counts and last_days.
         counts: int16 [B, R].
         last_days: int16 [B, R].
+        num_items: items in the record, int32 [B].
         day: int32 [B].
         step: slates answered on the trip, int32 [B].
         shown: item rows shown on the trip, K a slate, int32 [B, S].
@@ -46,28 +50,50 @@ def candidates(
     lanes, size = candidates.shape
     static = features.shape[1] - 3
     highest = count_levels.shape[0] - 1
-    places = np.empty(size, np.int64)
+    mark = np.zeros(_MARKS, np.uint8)
+    maybe, wanted, found = np.empty((3, size + 1), np.int32)
+    recency = np.empty(size + 1, np.float32)
     for lane in range(lanes):
         if lane + 1 < lanes:
             prefetch_row(items[lane + 1])
             prefetch_row(counts[lane + 1])
             prefetch_row(last_days[lane + 1])
-        find(items[lane], candidates[lane], places)
+        # Few candidates are in the record or were shown: only those are looked up that end in the same digits.
         used = min(step[lane] * slate_size, shown.shape[1])
+        for i in range(num_items[lane]):
+            mark[items[lane, i] & (_MARKS - 1)] = _OWN
+        for i in range(used):
+            mark[shown[lane, i] & (_MARKS - 1)] |= _SHOWN
+        some = 0
         for place in range(size):
-            item, entry = candidates[lane, place], places[place]
+            item = candidates[lane, place]
             for column in range(static):
                 out[lane, place, column] = features[item, column]
-            count, recency = _F(0.0), _F(0.0)
-            if entry >= 0 and counts[lane, entry] > 0:
-                count = count_levels[min(counts[lane, entry], highest)]
-                recency = min(exp(_F(last_days[lane, entry] - day[lane]) * recency_rate), _F(1.0))
-            before = False
-            for i in range(used):
-                before |= shown[lane, i] == item
-            out[lane, place, static] = count
-            out[lane, place, static + 1] = recency
-            out[lane, place, static + 2] = _F(1.0) if before else _F(0.0)
+            for column in range(static, static + 3):
+                out[lane, place, column] = _F(0.0)
+            maybe[some] = place
+            wanted[some] = item
+            some += 1 if mark[item & (_MARKS - 1)] > 0 else 0
+        length = 1
+        while length < num_items[lane]:
+            length *= 2
+        find(items[lane, :length], wanted[:some], found[:some])
+        for i in range(some):
+            recency[i] = _F(last_days[lane, max(found[i], 0)] - day[lane]) * recency_rate
+        for i in range(some):
+            recency[i] = min(exp(recency[i]), _F(1.0))
+        for i in range(some):
+            own = out[lane, maybe[i], static:]
+            count = counts[lane, found[i]] if found[i] >= 0 else 0
+            if count > 0:
+                own[0] = count_levels[min(count, highest)]
+                own[1] = recency[i]
+            if mark[wanted[i] & (_MARKS - 1)] & _SHOWN:
+                before = False
+                for entry in range(used):
+                    before |= shown[lane, entry] == wanted[i]
+                own[2] = _F(1.0) if before else _F(0.0)
+        mark[:] = 0
 
 
 @kernel

@@ -19,14 +19,14 @@ from torch import Tensor
 from recgym.compiled.arithmetic import kernel
 
 BLOCK = 4  # lanes that share the loads of the weights
-_VECTOR = 16  # floats of a vector
-_TILE = 2 * _VECTOR  # columns computed together: enough independent sums to hide the latency of an addition
+VECTOR = 16  # floats of a vector
+COLUMNS = 2 * VECTOR  # columns computed together: enough independent sums to hide the latency of an addition
 
 
 def packed(weight: Tensor, bias: Tensor | None) -> NDArray[np.float32]:
     """``weight`` [out, in] and ``bias`` [out] as [in + 1, out'] with the bias first, columns padded with zeros."""
     out, width = weight.shape
-    table = torch.zeros(width + 1, -(-out // _TILE) * _TILE)
+    table = torch.zeros(width + 1, -(-out // COLUMNS) * COLUMNS)
     table[1:, :out] = weight.detach().cpu().T
     if bias is not None:
         table[0, :out] = bias.detach().cpu()
@@ -34,12 +34,12 @@ def packed(weight: Tensor, bias: Tensor | None) -> NDArray[np.float32]:
 
 
 def _tile(lanes: int) -> Any:
-    """The intrinsic that computes ``_TILE`` output columns of ``lanes`` rows."""
+    """The intrinsic that computes ``COLUMNS`` output columns of ``lanes`` rows."""
 
     @intrinsic
     def tile(typingctx: Any, x: Any, w: Any, y: Any, row: Any, column: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
-            vector = ir.VectorType(ir.FloatType(), _VECTOR)
+            vector = ir.VectorType(ir.FloatType(), VECTOR)
             word = ir.IntType(64)
             xs, ws, ys = (
                 context.make_array(kind)(context, builder, value)
@@ -56,10 +56,10 @@ def _tile(lanes: int) -> Any:
 
             def broadcast(value: Any) -> Any:
                 one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-                mask = ir.Constant(ir.VectorType(ir.IntType(32), _VECTOR), [0] * _VECTOR)
+                mask = ir.Constant(ir.VectorType(ir.IntType(32), VECTOR), [0] * VECTOR)
                 return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
 
-            parts = [builder.add(column, ir.Constant(word, part * _VECTOR)) for part in range(_TILE // _VECTOR)]
+            parts = [builder.add(column, ir.Constant(word, part * VECTOR)) for part in range(COLUMNS // VECTOR)]
             bias = [load(ws.data, part) for part in parts]
             starts = [builder.mul(builder.add(row, ir.Constant(word, lane)), x_width) for lane in range(lanes)]
             before = builder.block
@@ -104,6 +104,18 @@ _tile_1, _tile_4 = _tile(1), _tile(BLOCK)
 
 
 @kernel
+def affine_columns(x: Any, lanes: int, w: Any, y: Any, column: int) -> None:
+    """``affine``, of ``COLUMNS`` output columns from ``column`` on."""
+    row = 0
+    while row + BLOCK <= lanes:
+        _tile_4(x, w, y, row, column)
+        row += BLOCK
+    while row < lanes:
+        _tile_1(x, w, y, row, column)
+        row += 1
+
+
+@kernel
 def affine(x: Any, lanes: int, w: Any, y: Any) -> None:
     """``y = bias + x @ weight`` for the first ``lanes`` rows, by ``packed`` weights.
 
@@ -113,12 +125,74 @@ def affine(x: Any, lanes: int, w: Any, y: Any) -> None:
         w: float32 [in + 1, out'].
         y: float32 [B, out'], overwritten.
     """
-    row = 0
-    while row + BLOCK <= lanes:
-        for column in range(0, w.shape[1], _TILE):
-            _tile_4(x, w, y, row, column)
-        row += BLOCK
-    while row < lanes:
-        for column in range(0, w.shape[1], _TILE):
-            _tile_1(x, w, y, row, column)
-        row += 1
+    for column in range(0, w.shape[1], COLUMNS):
+        affine_columns(x, lanes, w, y, column)
+
+
+def _sums(vectors: int) -> Any:
+    """The intrinsic behind ``row_sums``, for ``vectors * VECTOR`` columns."""
+
+    @intrinsic
+    def sums(typingctx: Any, x: Any, x_at: Any, count: Any, w: Any, w_at: Any, stride: Any, y: Any, y_at: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+            vector = ir.VectorType(ir.FloatType(), VECTOR)
+            word = ir.IntType(64)
+            xs, ws, ys = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 3, 6))
+            x_at, count, w_at, stride, y_at = (arguments[i] for i in (1, 2, 4, 5, 7))
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), VECTOR), [0] * VECTOR)
+            before = builder.block
+            loop, after = builder.append_basic_block("rows"), builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            index, row = builder.phi(word), builder.phi(word)
+            index.add_incoming(ir.Constant(word, 0), before)
+            row.add_incoming(w_at, before)
+            totals = []
+            for _ in range(vectors):
+                total = builder.phi(vector)
+                total.add_incoming(ir.Constant(vector, [0.0] * VECTOR), before)
+                totals.append(total)
+            value = builder.load(builder.gep(xs, [builder.add(x_at, index)]))
+            one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+            share = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
+            grown = []
+            for part, total in enumerate(totals):
+                place = builder.gep(ws, [builder.add(row, ir.Constant(word, part * VECTOR))])
+                line = builder.load(builder.bitcast(place, vector.as_pointer()), align=4)
+                product = builder.fmul(share, line, flags=("contract",))
+                grown.append(builder.fadd(total, product, flags=("contract",)))
+            following = builder.add(index, ir.Constant(word, 1))
+            index.add_incoming(following, loop)
+            row.add_incoming(builder.add(row, stride), loop)
+            for total, value in zip(totals, grown, strict=True):
+                total.add_incoming(value, loop)
+            builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+            builder.position_at_end(after)
+            for part, value in enumerate(grown):
+                place = builder.gep(ys, [builder.add(y_at, ir.Constant(word, part * VECTOR))])
+                builder.store(value, builder.bitcast(place, vector.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(x, x_at, count, w, w_at, stride, y, y_at), codegen
+
+    return sums
+
+
+_sums_1, _sums_2, _sums_4 = _sums(1), _sums(2), _sums(4)
+
+
+@kernel
+def row_sums(x: Any, x_at: int, count: int, w: Any, w_at: int, stride: int, y: Any, y_at: int, columns: int) -> None:
+    """y[c] = sum over j < count of x[j] * w[j * stride + c], for ``columns`` columns, a multiple of ``VECTOR``.
+
+    All three are contiguous float32 and addressed as flat from ``x_at``, ``w_at`` and ``y_at``; count is at least 1.
+    """
+    c = 0
+    while columns - c >= 4 * VECTOR:
+        _sums_4(x, x_at, count, w, w_at + c, stride, y, y_at + c)
+        c += 4 * VECTOR
+    if columns - c >= 2 * VECTOR:
+        _sums_2(x, x_at, count, w, w_at + c, stride, y, y_at + c)
+        c += 2 * VECTOR
+    if columns - c >= VECTOR:
+        _sums_1(x, x_at, count, w, w_at + c, stride, y, y_at + c)

@@ -150,7 +150,8 @@ class Observer:
         """The kernels' arguments for ``chunk`` lanes of ``state`` each; None: all lanes together."""
         lanes, record, visit = len(state.user), state.record, state.visit
         chunk = max(lanes, 1) if chunk is None else chunk
-        own = (state.candidates, record.items, record.counts, record.last_days, visit.day, visit.step)
+        table = (record.items, record.counts, record.last_days, state.pool.num_items)
+        own = (state.candidates, *table, visit.day, visit.step)
         trip = (visit.gap_days, record.mean_log_gap, record.mean_log_size, visit.day, state.start_day, visit.step)
         pooled = (visit.bought, state.last_hits, state.shown_text, state.shown_count, state.consumed_text)
         of_candidates = [tensor.numpy() for tensor in (*own, state.memory.items)]

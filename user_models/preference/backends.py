@@ -206,7 +206,7 @@ class CompiledBackend:
         return whole, beyond
 
     def replay(self, users: Tensor, histories: Ragged, levels: Tensor, caches: Tensor, states: Tensor) -> None:
-        """Writes the caches [U, L, 2, W, d] and states [U, d] of ``users`` after their shipped histories."""
+        """Writes the caches [U, L, 2, W d] and states [U, d] of ``users`` after their shipped histories."""
         tokens = histories.values
         given = (users, histories.offsets, tokens["items"], tokens["feedback"], levels, self._blank, caches, states)
         kernels.replay(self._sequence, *_numpy(*given))

@@ -1,4 +1,8 @@
-"""Incremental sequence state: a ring buffer of keys and values per layer, advanced a token for all users at once."""
+"""Incremental sequence state: a ring buffer of keys and values per layer, advanced a token for all users at once.
+
+Of W tokens a layer holds the keys as [dim, W] and the values as [W, dim], so that both of attention's sums run along
+rows; a cache keeps them flat, [B, layers, 2, W * dim].
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,7 @@ def advance(
     Args:
         network: in evaluation mode.
         biases: ``slot_biases`` of each block.
-        cache: float [B, layers, 2, W, dim]; keys and values.
+        cache: float [B, layers, 2, W * dim]; keys and values.
         position: int64 [B], tokens seen before this one.
         tokens: float [B, dim] token inputs.
     """
@@ -46,13 +50,14 @@ def advance(
     for layer, (block, bias) in enumerate(zip(network.blocks, biases, strict=True)):
         normed = F.layer_norm(x, x.shape[-1:], block.norm_attention.weight, block.norm_attention.bias)
         q, k, v = linear(normed, block.qkv.weight, block.qkv.bias).chunk(3, dim=-1)
-        cache[lanes, layer, 0, slot] = k.to(cache.dtype)
-        cache[lanes, layer, 1, slot] = v.to(cache.dtype)
-        keys = cache[:, layer, 0].unflatten(-1, (heads, -1))  # [B, W, heads, dim / heads]
-        values = cache[:, layer, 1].unflatten(-1, (heads, -1))
+        keys = cache[:, layer, 0].unflatten(-1, (-1, window))  # [B, dim, W]
+        values = cache[:, layer, 1].unflatten(-1, (window, -1))  # [B, W, dim]
+        keys[lanes, :, slot] = k.to(cache.dtype)
+        values[lanes, slot] = v.to(cache.dtype)
         q = q.unflatten(-1, (heads, -1)) * (q.shape[-1] // heads) ** -0.5
-        scores = (keys * q[:, None]).sum(-1) + bias[row].transpose(1, 2)  # [B, W, heads]
-        attended = (values * scores.softmax(dim=1)[..., None]).sum(1).flatten(1)
+        scores = (keys.unflatten(1, (heads, -1)) * q[..., None]).sum(2) + bias[row]  # [B, heads, W]
+        shares = scores.softmax(dim=2).transpose(1, 2)[..., None]  # [B, W, heads, 1]
+        attended = (values.unflatten(-1, (heads, -1)) * shares).sum(1).flatten(1)
         x = x + linear(attended, block.out.weight, block.out.bias)
         normed = F.layer_norm(x, x.shape[-1:], block.norm_feedforward.weight, block.norm_feedforward.bias)
         wide = F.gelu(linear(normed, block.expand.weight, block.expand.bias))
@@ -69,7 +74,7 @@ def prefill(network: PreferenceNetwork, tokens: Tensor, lengths: Tensor) -> tupl
         lengths: int64 [B], tokens of each history (0 allowed).
 
     Returns:
-        cache [B, layers, 2, W, dim] with token p in slot p % W, and states [B, dim].
+        cache [B, layers, 2, W * dim] with token p in slot p % W, and states [B, dim].
     """
     window = network.config.window
     batch, total, dim = tokens.shape
@@ -82,7 +87,8 @@ def prefill(network: PreferenceNetwork, tokens: Tensor, lengths: Tensor) -> tupl
     x = tokens
     for block in network.blocks:
         _, keys, values = block.qkv(block.norm_attention(x)).chunk(3, dim=-1)
-        layers.append(torch.stack([(t.gather(1, index) * held) for t in (keys, values)], dim=1))
+        keys, values = (t.gather(1, index) * held for t in (keys, values))  # [B, W, dim]
+        layers.append(torch.stack((keys.transpose(1, 2).flatten(1), values.flatten(1)), dim=1))
         x = block(x)
     states = network.norm_out(x)
     last = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, dim)

@@ -39,7 +39,7 @@ class PreferenceState(TensorRecord):
     """Hidden state of simulated users; L layers, window W, width d, head width h."""
 
     user: Tensor  # [B] int64 user row
-    cache: Tensor  # [B, L, 2, W, d] keys and values of the last W tokens
+    cache: Tensor  # [B, L, 2, W d] keys and values of the last W tokens: see ``cache.py``
     position: Tensor  # [B] int64 tokens so far
     sequence: Tensor  # [B, d] sequence state
     fused: Tensor  # [B, d] x, the fused user state
@@ -92,7 +92,7 @@ class PreferenceUsers:
         self._torch = TorchBackend(net, tables)
         self._compiled = CompiledBackend(net, tables) if self.device.type == "cpu" else None
         self._lengths = world.tokens.offsets.diff().to(self.device)  # [U] tokens of each shipped history
-        size = (world.num_users, self.config.layers, 2, self.config.window, self.config.dim)
+        size = (world.num_users, self.config.layers, 2, self.config.window * self.config.dim)
         self._caches = torch.empty(size, device=self.device)  # pages are touched only for chunks that are needed
         self._states = torch.empty((world.num_users, self.config.dim), device=self.device)
         self._gap_levels = gap_levels(torch.arange(GAP_LEVELS[-1] + 1))  # by days

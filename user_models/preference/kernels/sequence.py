@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.compiled.arithmetic import exp, kernel, log1p, prefetch, summing_kernel
-from recgym.compiled.products import BLOCK, affine
+from recgym.compiled.arithmetic import PREFETCHED, exp, kernel, log1p, prefetch_lines, summing_kernel
+from recgym.compiled.products import BLOCK, COLUMNS, VECTOR, affine, affine_columns, row_sums
 
 _F = np.float32
+_LINE = 16  # floats of a cache line
 
 
 @summing_kernel
@@ -41,53 +42,99 @@ def _gelu(x: np.float32) -> np.float32:
     return x * tail if x < _F(0.0) else x - x * tail
 
 
+class Ahead(NamedTuple):
+    """The rings to come: those that the cache has for the next lanes."""
+
+    cache: Any  # [B, L, 2, W d]
+    rings: Any  # int64 [BLOCK], numbers of rings, L a lane
+    cursor: Any  # int64 [2]: how many rings have been asked for, and floats of the next one
+    pace: int  # cache lines asked for at a time
+
+
 @kernel
-def _join(keys: Any, values: Any, position: int, qkv: Any) -> None:
-    """Puts a token's key and value into the ring [W, d] of its lane."""
-    slot, dim = position % keys.shape[0], keys.shape[1]
+def _ahead(weights: Any, cache: Any) -> Ahead:
+    """Room for the rings of the next block, at a pace that asks for all of them while a block passes a layer."""
+    columns = weights.qkv.shape[2] + weights.out.shape[2] + weights.expand.shape[2] + weights.contract.shape[2]
+    times = columns // COLUMNS + 2 * BLOCK * weights.slot_bias.shape[2]
+    lines = BLOCK * cache.shape[2] * cache.shape[3] // _LINE
+    return Ahead(cache, np.empty(BLOCK, np.int64), np.zeros(2, np.int64), lines // times + 1)
+
+
+@kernel
+def _join(ring: Any, slot: int, qkv: Any) -> None:
+    """Puts a token's key and value into ``slot`` of the ring [2, W d] of its lane."""
+    dim = qkv.shape[0] // 3
+    window = ring.shape[1] // dim
     for i in range(dim):
-        keys[slot, i] = qkv[dim + i]
-        values[slot, i] = qkv[2 * dim + i]
+        ring[0, i * window + slot] = qkv[dim + i]
+        ring[1, slot * dim + i] = qkv[2 * dim + i]
+
+
+@kernel
+def _ask(ahead: Any, lines: int) -> None:
+    """Asks for the next ``lines`` cache lines, or a few more, of the rings to come.
+
+    Most of the time would else be spent waiting for them. A few at a time, between other work: more than a core can
+    have outstanding would hold it up.
+    """
+    size = ahead.cache.shape[2] * ahead.cache.shape[3]
+    ring, place = ahead.cursor[0], ahead.cursor[1]
+    for _ in range(0, lines, PREFETCHED):
+        if ring == ahead.rings.shape[0]:
+            break
+        prefetch_lines(ahead.cache, ahead.rings[ring] * size + place)
+        place += PREFETCHED * _LINE
+        if place >= size:
+            ring, place = ring + 1, 0
+    ahead.cursor[0], ahead.cursor[1] = ring, place
+
+
+@kernel
+def _product(x: Any, rows: int, weights: Any, out: Any, ahead: Any) -> None:
+    """``affine``, asking for rings meanwhile."""
+    for column in range(0, weights.shape[1], COLUMNS):
+        affine_columns(x, rows, weights, out, column)
+        _ask(ahead, ahead.pace)
 
 
 @summing_kernel
-def _attend(keys: Any, values: Any, position: int, qkv: Any, bias: Any, scores: Any, out: Any, ahead: Any) -> None:
-    """One token's attention over the ring [W, d] of its lane, which it joins.
+def _attend(ring: Any, position: int, qkv: Any, bias: Any, scores: Any, out: Any, ahead: Any) -> None:
+    """One token's attention over the ring [2, W d] of its lane, which it joins; asks for other rings meanwhile.
 
-    ``ahead`` [2, W, d] is the ring that comes next: it is asked for meanwhile, since most of the time would otherwise
-    be spent waiting for it.
+    ``bias`` [2 W, heads, W'] and ``scores`` [W'] have room for a multiple of ``VECTOR`` places, of which the bias rules
+    out those beyond W.
     """
-    window, dim = keys.shape
-    heads = bias.shape[1]
-    width = dim // heads
+    dim = qkv.shape[0] // 3
+    heads, room = bias.shape[1], bias.shape[2]
+    window, width = ring.shape[1] // dim, dim // heads
     scale = _F(1.0) / np.sqrt(_F(width))
     slot = position % window
     row = position if position < window else window + slot
-    _join(keys, values, position, qkv)
+    _join(ring, slot, qkv)
     for head in range(heads):
         first = head * width
-        for place in range(window):
-            for line in range(0, width, 16):
-                prefetch(ahead, place * dim + first + line)
-                prefetch(ahead, (window + place) * dim + first + line)
-            product = _F(0.0)
-            for i in range(width):
-                product += qkv[first + i] * keys[place, first + i]
-            scores[place] = product * scale + bias[row, head, place]
+        # Sums of places beyond W are of whatever lies behind; behind the last keys lie the values.
+        row_sums(qkv, first, width, ring, first * window, window, scores, 0, room)
+        _ask(ahead, ahead.pace)
+        for place in range(room):
+            scores[place] = scores[place] * scale + bias[row, head, place]
         highest = scores[0]
-        for place in range(1, window):
+        for place in range(1, room):
             highest = max(highest, scores[place])
-        for place in range(window):
-            scores[place] = exp(scores[place] - highest)
         mass = _F(0.0)
-        for place in range(window):
+        for place in range(room):
+            scores[place] = exp(scores[place] - highest)
             mass += scores[place]
-        for i in range(width):
+        share = _F(1.0) / mass
+        whole = width - width % VECTOR
+        row_sums(scores, 0, window, ring, window * dim + first, dim, out, first, whole)
+        for i in range(whole, width):
             out[first + i] = _F(0.0)
-        for place in range(window):
-            share = scores[place] / mass
-            for i in range(width):
-                out[first + i] += share * values[place, first + i]
+            for place in range(window):
+                out[first + i] += scores[place] * ring[1, place * dim + first + i]
+        for i in range(width):
+            out[first + i] *= share
+        _ask(ahead, ahead.pace)
 
 
 @summing_kernel
@@ -147,8 +194,8 @@ def advance(
     level: Any,
     sequence: Any,
 ) -> None:
-    """The sequence state of ``lanes`` (int64 [n]) after a slate, of [B, d]; ``cache`` [B, L, 2, W, d] in place."""
-    _, layers, _, window, dim = cache.shape
+    """The sequence state of ``lanes`` (int64 [n]) after a slate, of [B, d]; ``cache`` [B, L, 2, W d] in place."""
+    layers, dim = cache.shape[1], sequence.shape[1]
     x = np.empty((BLOCK, dim), np.float32)
     normed = np.empty((BLOCK, dim), np.float32)
     attended = np.empty((BLOCK, dim), np.float32)
@@ -156,7 +203,8 @@ def advance(
     wide = np.empty((BLOCK, weights.expand.shape[2]), np.float32)
     inner = np.empty((BLOCK, weights.contract.shape[1] - 1), np.float32)
     added = np.empty((BLOCK, weights.out.shape[2]), np.float32)
-    scores = np.empty(window, np.float32)
+    scores = np.empty(weights.slot_bias.shape[3], np.float32)
+    ahead = _ahead(weights, cache)
     for start in range(0, lanes.shape[0], BLOCK):
         rows = min(BLOCK, lanes.shape[0] - start)
         for r in range(rows):
@@ -164,24 +212,23 @@ def advance(
             _token(weights, items[lane], feedback[lane], consumed[lane], ignored[lane], level[lane], normed[r], x[r])
             _normalise(x[r], weights.norms[0], 0, normed[r])
         for layer in range(layers):
-            affine(normed, rows, weights.qkv[layer], qkv)
+            following = start if layer + 1 < layers else start + BLOCK
+            for r in range(BLOCK):
+                lane = lanes[min(following + r, lanes.shape[0] - 1)]
+                ahead.rings[r] = lane * layers + (layer + 1) % layers
+            ahead.cursor[:] = 0
+            _product(normed, rows, weights.qkv[layer], qkv, ahead)
             for r in range(rows):
                 lane = lanes[start + r]
-                ring, bias = cache[lane, layer], weights.slot_bias[layer]
-                if r + 1 < rows:
-                    ahead = cache[lanes[start + r + 1], layer]
-                elif layer + 1 < layers:
-                    ahead = cache[lanes[start], layer + 1]
-                else:
-                    ahead = cache[lanes[min(start + BLOCK, lanes.shape[0] - 1)], 0]
-                _attend(ring[0], ring[1], position[lane], qkv[r], bias, scores, attended[r], ahead)
-            affine(attended, rows, weights.out[layer], added)
+                bias = weights.slot_bias[layer]
+                _attend(cache[lane, layer], position[lane], qkv[r, : 3 * dim], bias, scores, attended[r], ahead)
+            _product(attended, rows, weights.out[layer], added, ahead)
             _residual(x, added, weights.norms[layer], 2, rows, normed)
-            affine(normed, rows, weights.expand[layer], wide)
+            _product(normed, rows, weights.expand[layer], wide, ahead)
             _activate(wide, rows, inner)
-            affine(inner, rows, weights.contract[layer], added)
-            following = weights.norms[layer + 1] if layer + 1 < layers else weights.norm_out
-            _residual(x, added, following, 0, rows, normed)
+            _product(inner, rows, weights.contract[layer], added, ahead)
+            following_norm = weights.norms[layer + 1] if layer + 1 < layers else weights.norm_out
+            _residual(x, added, following_norm, 0, rows, normed)
         for r in range(rows):
             sequence[lanes[start + r]] = normed[r]
 
@@ -198,12 +245,13 @@ def replay(
     caches: Any,
     states: Any,
 ) -> None:
-    """Starting caches [U, L, 2, W, d] and states [U, d] of ``users`` after their histories, layer by layer.
+    """Starting caches [U, L, 2, W d] and states [U, d] of ``users`` after their histories, layer by layer.
 
     Token t of a user stands in row ``offsets[user] + t`` of items [T, G] (-1 pads), feedback [T, G] and level [T];
     ``blank`` [d] is the state of a user without history.
     """
-    _, layers, _, window, dim = caches.shape
+    layers, dim = caches.shape[1], states.shape[1]
+    window = caches.shape[3] // dim
     longest = 1
     for user in users:
         longest = max(longest, offsets[user + 1] - offsets[user])
@@ -214,7 +262,9 @@ def replay(
     wide = np.empty((longest, weights.expand.shape[2]), np.float32)
     inner = np.empty((longest, weights.contract.shape[1] - 1), np.float32)
     added = np.empty((longest, weights.out.shape[2]), np.float32)
-    scores = np.empty(window, np.float32)
+    scores = np.empty(weights.slot_bias.shape[3], np.float32)
+    nothing_ahead = _ahead(weights, caches)
+    nothing_ahead.cursor[0] = BLOCK
     group = items.shape[1]
     consumed, nothing = np.empty(group, np.bool_), np.zeros(group, np.bool_)
     for user in users:
@@ -234,9 +284,9 @@ def replay(
             affine(normed, count, weights.qkv[layer], qkv)
             for t in range(known, tokens):
                 if t < wanted:
-                    _join(ring[0], ring[1], t, qkv[t - known])
+                    _join(ring, t % window, qkv[t - known, : 3 * dim])
                 else:
-                    _attend(ring[0], ring[1], t, qkv[t - known], bias, scores, attended[t - wanted], ring)
+                    _attend(ring, t, qkv[t - known, : 3 * dim], bias, scores, attended[t - wanted], nothing_ahead)
             count = tokens - wanted
             for t in range(count):
                 x[t] = x[wanted - known + t]

@@ -115,7 +115,7 @@ def init(weights: Any, starts: Any, lanes: Any, hand: Any) -> None:
     for lane in lanes:
         user = hand.owner[lane]
         hand.user[lane] = user
-        hand.cache[lane] = starts.caches[user]
+        hand.cache[lane].reshape(-1)[:] = starts.caches[user].reshape(-1)  # flat: one copy
         hand.sequence[lane] = starts.states[user]
         hand.position[lane] = starts.lengths[user]
     _settle(weights, starts, lanes, hand)

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recgym.compiled.products import packed
+from recgym.compiled.products import VECTOR, packed
 from recgym.user_models.preference.cache import slot_biases
 from recgym.user_models.preference.network import NUM_TIME_FEATURES, PreferenceNetwork, time_features
 
@@ -48,7 +49,7 @@ class SequenceWeights(NamedTuple):
     out: Floats  # [L, d + 1, d], packed
     expand: Floats  # [L, d + 1, f], packed
     contract: Floats  # [L, f + 1, d], packed
-    slot_bias: Floats  # [L, 2 W, heads, W]
+    slot_bias: Floats  # [L, 2 W, heads, W'], W' the next multiple of ``VECTOR``; minus infinity beyond W
     norm_out: Floats  # [2, d]
 
 
@@ -80,7 +81,7 @@ class HeadWeights(NamedTuple):
 class Starts(NamedTuple):
     """How every user stands when the log ends; valid where somebody has asked for the user."""
 
-    caches: Floats  # [U, L, 2, W, d]
+    caches: Floats  # [U, L, 2, W d]
     states: Floats  # [U, d]
     lengths: Integers  # [U] int64, tokens so far
     gap_levels: Integers  # [longest + 1] int64, by days
@@ -135,6 +136,7 @@ def sequence_weights(network: PreferenceNetwork, tables: Tables) -> SequenceWeig
 
     size = network.size_token
     norms = [torch.stack([*norm(block.norm_attention), *norm(block.norm_feedforward)]) for block in network.blocks]
+    biases = torch.stack([slot_biases(block) for block in network.blocks])
     return SequenceWeights(
         item_token=_array(tables.token),
         item_ignored=_array(tables.ignored),
@@ -147,7 +149,7 @@ def sequence_weights(network: PreferenceNetwork, tables: Tables) -> SequenceWeig
         out=stacked("out"),
         expand=stacked("expand"),
         contract=stacked("contract"),
-        slot_bias=_array(torch.stack([slot_biases(block) for block in network.blocks])),
+        slot_bias=_array(F.pad(biases, (0, -biases.shape[-1] % VECTOR), value=-torch.inf)),
         norm_out=_array(torch.stack(norm(network.norm_out))),
     )
 
