@@ -50,9 +50,11 @@ _CONTROLS = {
 
 def draw_figures(metrics: dict[str, Any]) -> dict[str, bytes]:
     """The figures of what was measured, PNG by file name; none where nothing was."""
-    if not metrics.get("sequences"):
+    if not metrics.get("next_trip"):
         return {}
-    drawn = {"reliability": _reliability, "groups": _groups, "marginals": _marginals, "sequences": _sequences}
+    drawn = {"reliability": _reliability, "groups": _groups, "marginals": _marginals}
+    if metrics["sequences"]:
+        drawn["sequences"] = _sequences
     with matplotlib.rc_context(_STYLE):
         return {f"{name}.png": _png(draw(metrics)) for name, draw in drawn.items()}
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from recgym.evaluation.fidelity.two_sample import area_under_curve, two_sample_test
+from recgym.evaluation.fidelity.two_sample import FEWEST, area_under_curve, two_sample_test
 from recgym.user_models.preference.trips import Purchases, Trips
 from recgym.worlds.marginals import category_codes, category_entropy, repeated, spends, trip_means
 from recgym.worlds.pointwise import numbers
@@ -70,8 +70,10 @@ def sequence_features(trips: Trips, world: World, number: int) -> tuple[np.ndarr
 
 def compare_sequences(
     world: World, real: Trips, model: Trips, popularity: Trips, number: int, seed: int
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Two-sample tests of runs of ``number`` trips against the real ones, with both controls, as JSON values.
+
+    None where half of the users are too few for a test.
 
     Args:
         world: for prices, categories and texts.
@@ -81,6 +83,8 @@ def compare_sequences(
         number: trips in a run.
         seed: of folds, networks and bootstrap.
     """
+    if real.num_users // 2 < FEWEST:
+        return None
     held, names = sequence_features(real, world, number)
     everyone = np.arange(real.num_users)
     shuffled = np.random.default_rng([seed, 37]).permutation(everyone)

@@ -20,6 +20,7 @@ from recgym.evaluation.statistics import DRAWS, LEVEL, Estimate
 Floats = npt.NDArray[np.float64]
 Users = npt.NDArray[np.int64]
 FOLDS = 5
+FEWEST = 2 * FOLDS  # users on each side
 MOST_EPOCHS, PATIENCE, NETWORKS = 300, 30, 3
 RIDGE = 1.0
 
@@ -64,9 +65,9 @@ def two_sample_test(
     for name, sample, users in zip(("left", "right"), features, owners, strict=True):
         if users.shape != sample.shape[:1]:
             raise RecGymError(f"the {name} sample has {len(sample)} rows and {users.shape} users; one user a row")
-        if len(np.unique(users)) < 2 * FOLDS:
+        if len(np.unique(users)) < FEWEST:
             raise RecGymError(
-                f"the {name} sample has {len(np.unique(users))} users; the test needs {2 * FOLDS} on each side"
+                f"the {name} sample has {len(np.unique(users))} users; the test needs {FEWEST} on each side"
             )
     users = np.unique(np.concatenate(owners), return_inverse=True)[1]
     labels = np.repeat([0.0, 1.0], [len(features[0]), len(features[1])])
