@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from recgym.compiled import arithmetic
+from recgym.compiled.arithmetic import kernel
 from recgym.random import episode_key, fold, integers, uniform
 from recgym.simulation.kernels import sigmoid
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
+from recgym.user_models.protocol import Exchange
 from recgym.worlds.world import World
 
 NUM_TOPICS = 10
@@ -91,6 +96,20 @@ class BoredUsers:
         counts.scatter_add_(1, topics, slate.examined.to(torch.float32))
         return replace(state, seen=state.seen * MEMORY + counts)
 
+    def bind(
+        self, state: BoredState, user: Tensor, record: Record, visit: Visit, exchange: Exchange
+    ) -> BoundBoredUsers:
+        """See ``BindingUserModel.bind``."""
+        return BoundBoredUsers(
+            exchange,
+            tables=(self.vectors.numpy(), self.topics.numpy(), self.affinities.numpy()),
+            cuts=self._cuts.numpy() if self.ratings else np.empty(0, np.float32),
+            hidden=(state.affinity.numpy(), state.seen.numpy()),
+            user=user.numpy(),
+            gap_days=visit.gap_days.numpy(),
+            intended=visit.intended.numpy(),
+        )
+
     def intend(self, state: BoredState, uniforms: Tensor) -> Tensor:
         """See ``UserModel.intend``: geometric, at most 100 items."""
         size = 1.0 + (torch.log(uniforms) * (1.0 / math.log1p(-1.0 / MEAN_BASKET))).floor()
@@ -111,6 +130,119 @@ class BoredUsers:
         appeal = state.affinity.masked_fill(state.seen >= SEEN_LIMIT, 0.0)
         vectors = self.vectors.index_select(0, items.reshape(-1)).view(*items.shape, NUM_TOPICS)
         return torch.bmm(vectors, appeal[:, :, None])[..., 0]
+
+
+@dataclass(frozen=True)
+class BoundBoredUsers:
+    """``BoredUsers`` by compiled kernels, in the memory of some lanes; see ``BoundUsers``."""
+
+    exchange: Exchange
+    tables: tuple[np.ndarray, np.ndarray, np.ndarray]  # item vectors [N, T], topics [N], affinities [U, T]
+    cuts: np.ndarray  # RATING_CUTS, or none where the world has no ratings
+    hidden: tuple[np.ndarray, np.ndarray]  # affinity and seen, [n, T] each
+    user: np.ndarray
+    gap_days: np.ndarray
+    intended: np.ndarray
+
+    def init(self, lanes: np.ndarray) -> None:
+        """See ``BoundUsers.init``."""
+        _init(self.tables[2], lanes, self.user, *self.hidden)
+
+    def away(self, lanes: np.ndarray, luck: np.ndarray, hazard: np.ndarray, gap: np.ndarray, gone: np.ndarray) -> None:
+        """See ``BoundUsers.away``."""
+        _away(luck, hazard, gap, gone)
+
+    def arrive(self, lanes: np.ndarray, luck: np.ndarray) -> None:
+        """See ``BoundUsers.arrive``."""
+        _arrive(lanes, luck, self.gap_days, self.hidden[1], self.intended)
+
+    def answer(self) -> None:
+        """See ``BoundUsers.answer``."""
+        told = self.exchange
+        given = (told.items, told.lift, told.examined, told.want, told.rating_luck)
+        _answer(
+            self.tables[0], self.cuts, *self.hidden, *given, told.probability, told.consumed, told.quantity, told.rating
+        )
+
+    def move(self, lanes: np.ndarray) -> None:
+        """See ``BoundUsers.move``."""
+        _move(self.tables[1], lanes, self.exchange.items, self.exchange.examined, self.hidden[1])
+
+
+_F = np.float32
+
+
+@kernel
+def _init(affinities: Any, lanes: Any, user: Any, affinity: Any, seen: Any) -> None:
+    for lane in lanes:
+        affinity[lane] = affinities[user[lane]]
+        seen[lane] = _F(0.0)
+
+
+@kernel
+def _away(luck: Any, hazard: Any, gap: Any, gone: Any) -> None:
+    for n in range(luck.shape[0]):
+        gap[n] = np.int32(min(arithmetic.log(luck[n]) * _F(-MEAN_GAP) / hazard[n], _F(LONGEST_GAP)))
+        gone[n] = False
+
+
+@kernel
+def _arrive(lanes: Any, luck: Any, gap_days: Any, seen: Any, intended: Any) -> None:
+    for n in range(lanes.shape[0]):
+        lane = lanes[n]
+        fading = arithmetic.exp(_F(gap_days[lane]) * _F(math.log(MEMORY)))
+        for topic in range(NUM_TOPICS):
+            seen[lane, topic] *= fading
+        size = _F(1.0) + np.floor(arithmetic.log(luck[n]) * _F(1.0 / math.log1p(-1.0 / MEAN_BASKET)))
+        intended[lane] = np.int32(min(size, _F(100.0)))
+
+
+@kernel
+def _answer(
+    vectors: Any,
+    cuts: Any,
+    affinity: Any,
+    seen: Any,
+    items: Any,
+    lift: Any,
+    examined: Any,
+    want: Any,
+    rating_luck: Any,
+    probability: Any,
+    consumed: Any,
+    quantity: Any,
+    rating: Any,
+) -> None:
+    appeal = np.empty(NUM_TOPICS, np.float32)
+    for lane in range(items.shape[0]):
+        for topic in range(NUM_TOPICS):
+            appeal[topic] = _F(0.0) if seen[lane, topic] >= _F(SEEN_LIMIT) else affinity[lane, topic]
+        for slot in range(items.shape[1]):
+            relevance = _F(0.0)
+            for topic in range(NUM_TOPICS):
+                relevance += vectors[items[lane, slot], topic] * appeal[topic]
+            chance = arithmetic.sigmoid(relevance * _F(SLOPE) - _F(OFFSET) + lift[lane, slot])
+            bought = examined[lane, slot] and want[lane, slot] < chance
+            stars = np.int32(0)
+            if bought and cuts.size > 0:
+                stars = np.int32(1)
+                for cut in cuts:
+                    level = arithmetic.sigmoid(cut - _F(RATING_SLOPE) * (relevance - _F(0.5)))
+                    stars += np.int32(rating_luck[lane, slot] > level)
+            probability[lane, slot] = chance
+            consumed[lane, slot] = bought
+            quantity[lane, slot] = np.int32(bought)
+            rating[lane, slot] = stars
+
+
+@kernel
+def _move(topics: Any, lanes: Any, items: Any, examined: Any, seen: Any) -> None:
+    for lane in lanes:
+        for topic in range(NUM_TOPICS):
+            seen[lane, topic] *= _F(MEMORY)
+        for slot in range(items.shape[1]):
+            if examined[lane, slot]:
+                seen[lane, topics[items[lane, slot]]] += _F(1.0)
 
 
 def _main_topics(world: World) -> Tensor:

@@ -75,3 +75,15 @@ def conclude(
         bought[lane] += count
         steps[lane] += 1
         shown_count[lane] += size
+
+
+@kernel
+def evaluate(price: Any, liked: int, items: Any, consumed: Any, quantity: Any, rating: Any, out: Any) -> None:
+    """The terms of ``Objective``, float32 [3, B]: purchase, revenue, and how many ratings are at least ``liked``."""
+    for lane in range(items.shape[0]):
+        purchases, revenue, pleasures = _F(0.0), _F(0.0), _F(0.0)
+        for slot in range(items.shape[1]):
+            purchases += _F(consumed[lane, slot])
+            revenue += price[items[lane, slot]] * _F(quantity[lane, slot])
+            pleasures += _F(rating[lane, slot] >= liked)
+        out[0, lane], out[1, lane], out[2, lane] = purchases, revenue, pleasures

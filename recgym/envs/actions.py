@@ -177,7 +177,8 @@ def _tensor(actions: Any, device: torch.device, shape: tuple[int, ...], *, integ
         array = np.asarray(actions)
         if array.dtype.kind not in "iuf":
             raise ActionError(f"an action holds numbers, got {array.dtype} ({_short(actions)})")
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        tensor = tensor if device.type == "cpu" else tensor.to(device)
     whole = tensor.dtype in _WHOLE
     if integer and not whole:
         raise ActionError(f"an action of this mode holds whole numbers (int64), got {tensor.dtype}")

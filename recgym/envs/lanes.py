@@ -22,7 +22,8 @@ from recgym.simulation.state import Outcome, State
 from recgym.user_models.protocol import UserModel
 from recgym.worlds.world import World, load_world
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2  # counts up when what a saved state holds changes
+RESPONSE_KEYS = ("slate", "consumed", "examined", "quantity", "rating")  # what ``info`` tells of an outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Lanes:
         self.episodes = torch.full((num_lanes,), -1, dtype=torch.int64, device=device)
         self.ended = torch.zeros(num_lanes, dtype=torch.bool, device=device)
         self.state: State | None = None
+        self._everyone = torch.arange(num_lanes, device=device)
 
     @property
     def current(self) -> State:
@@ -107,6 +109,15 @@ class Lanes:
             lanes: where to start.
         """
         device = self.seeds.device
+        if (
+            self.state is not None
+            and lanes is None
+            and users is None
+            and episodes is None
+            and not any(seed is not None for seed in seeds)
+        ):
+            self.restart()
+            return
         given = torch.tensor([seed is not None for seed in seeds], device=device)
         values = torch.tensor([_int64(seed) if seed is not None else 0 for seed in seeds], device=device)
         new_seeds = torch.where(given, values, self.seeds)
@@ -114,7 +125,7 @@ class Lanes:
         if episodes is not None:
             number = self._per_lane("episodes", episodes)
         rows = None if users is None else self._per_lane("users", users)
-        where = torch.arange(self.num_lanes, device=device) if lanes is None else lanes
+        where = self._everyone if lanes is None else lanes
         beginning = new_seeds[where], number[where], None if rows is None else rows[where]
         if self.state is None:
             self.state = self.simulator.reset(*beginning)
@@ -122,24 +133,24 @@ class Lanes:
             self.simulator.restart(self.state, where, *beginning)
         self.seeds[where], self.episodes[where], self.ended[where] = new_seeds[where], number[where], False
 
-    def restart(self, lanes: Tensor) -> None:
-        """Takes ``lanes`` (int64 [n]) to their next episode."""
+    def restart(self, lanes: Tensor | None = None) -> None:
+        """Takes ``lanes`` (int64 [n]; None: all) to their next episode."""
+        if lanes is None:
+            self.episodes += 1
+            self.simulator.restart(self.current, self._everyone, self.seeds, self.episodes)
+            self.ended.zero_()
+            return
         self.episodes[lanes] += 1
         self.simulator.restart(self.current, lanes, self.seeds[lanes], self.episodes[lanes])
         self.ended[lanes] = False
 
-    def step(self, actions: Any, active: Tensor | None = None) -> tuple[Outcome, dict[str, Tensor]]:
-        """Shows what ``actions`` mean; the caller restarts the lanes outside ``active``, whose state is undefined.
-
-        Returns:
-            The outcome, and the visit in which the slate was shown: user [B], day [B] and trip [B].
-        """
+    def step(self, actions: Any, active: Tensor | None = None) -> Outcome:
+        """Shows what ``actions`` mean; the caller restarts the lanes outside ``active``, whose state is undefined."""
         state = self.current
         slate = self.mode.slates(actions, state, active)
-        shown = {"user": state.user.clone(), "day": state.visit.day.clone(), "trip": state.visit.trip.clone()}
-        self.state, outcome = self.simulator.step(state, slate, active)
+        self.state, outcome = self.simulator.advance(state, slate, active)
         self.ended = outcome.terminated | outcome.truncated
-        return outcome, shown
+        return outcome
 
     def visit(self) -> dict[str, Tensor]:
         """User [B], day [B] and trip [B] of the slate to come."""

@@ -12,7 +12,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from recgym.envs.lanes import Lanes, resolve
+from recgym.envs.lanes import RESPONSE_KEYS, Lanes, resolve
 from recgym.envs.pickling import Rebuilt
 from recgym.envs.rendering import Shown, draw_picture, draw_text, snapshot
 from recgym.envs.spaces import observation_space
@@ -133,7 +133,7 @@ class RecEnv(Rebuilt, gymnasium.Env):
             seed = int(self.np_random.integers(2**31))  # from the operating system's entropy: nothing was asked for
         self._lanes.begin([seed], None if user is None else [user], None if episode is None else [episode])
         self._shown = None
-        return self._observation(), {key: int(value[0]) for key, value in self._lanes.visit().items()}
+        return self._observation(), self._visit()
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Shows the user a slate.
@@ -142,19 +142,20 @@ class RecEnv(Rebuilt, gymnasium.Env):
             ActionError: an action that cannot be taken; the environment is left as it was.
             StateError: called before ``reset``, or after the episode ended.
         """
-        if self._lanes.state is not None and bool(self._lanes.ended[0]):
+        lanes = self._lanes
+        if lanes.state is not None and lanes.ended.item():
             raise StateError("the episode has ended: call reset()")
         batched = action[None] if isinstance(action, Tensor) else np.asarray(action)[None]
-        outcome, visit = self._lanes.step(batched)
+        visit = self._visit()
+        outcome = lanes.step(batched)
         if self.render_mode is not None:
-            self._shown = snapshot(outcome, visit, self._lanes.current)[0]
-        response = {key: getattr(outcome, key) for key in ("slate", "consumed", "examined", "quantity", "rating")}
-        info: dict[str, Any] = {key: value.cpu().numpy()[0] for key, value in response.items()}
-        info |= {"duplicates": int(outcome.duplicate.sum()), "gap_days": outcome.gap_days.item()}
+            self._shown = snapshot(outcome, {name: torch.tensor([n]) for name, n in visit.items()}, lanes.current)[0]
+        info: dict[str, Any] = {key: outcome.array(key)[0] for key in RESPONSE_KEYS}
+        info["duplicates"] = int(np.count_nonzero(outcome.array("duplicate")))
+        info["gap_days"] = outcome.gap_days.item()
         info |= {f"terms/{name}": value.item() for name, value in outcome.terms.items()}
-        info |= {key: value.item() for key, value in visit.items()}
-        ended = bool(outcome.terminated), bool(outcome.truncated)
-        return self._observation(), outcome.reward.item(), *ended, info
+        ended = outcome.terminated.item(), outcome.truncated.item()
+        return self._observation(), outcome.reward.item(), *ended, {**info, **visit}
 
     def render(self) -> Any:
         """The last step as text (``ansi``) or as uint8 [height, width, 3] (``rgb_array``)."""
@@ -184,5 +185,10 @@ class RecEnv(Rebuilt, gymnasium.Env):
         arguments = {**self._arguments, "autoreset_mode": AutoresetMode.NEXT_STEP}
         return branch_lanes(self._lanes, arguments, copies, luck)
 
+    def _visit(self) -> dict[str, Any]:
+        """User, day and trip of the slate to come."""
+        state = self._lanes.current
+        return {"user": state.user.item(), "day": state.visit.day.item(), "trip": state.visit.trip.item()}
+
     def _observation(self) -> dict[str, np.ndarray]:
-        return {key: value.cpu().numpy()[0] for key, value in self._lanes.observe().items()}
+        return {key: value.numpy(force=True)[0] for key, value in self._lanes.observe().items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from recgym.envs.lanes import Lanes, resolve
+from recgym.envs.lanes import RESPONSE_KEYS, Lanes, resolve
 from recgym.envs.pickling import Rebuilt
 from recgym.envs.rendering import Shown, draw_picture, draw_text, snapshot
 from recgym.envs.spaces import observation_space
@@ -79,7 +79,6 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "autoreset_mode": AutoresetMode.NEXT_STEP}
-    _step_keys: ClassVar[tuple[str, ...]] = ("slate", "consumed", "examined", "quantity", "rating")
 
     def __init__(
         self,
@@ -219,7 +218,8 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
             if self.autoreset_mode is AutoresetMode.DISABLED:
                 lane = int(restart.nonzero()[0])
                 raise StateError(f"lane {lane}: its episode has ended; reset it with options={{'reset_mask': mask}}")
-        outcome, visit = lanes.step(actions, None if restart is None else ~restart)
+        visit = lanes.visit()
+        outcome = lanes.step(actions, None if restart is None else ~restart)
         if self.render_mode is not None:
             self._shown = snapshot(outcome, visit, lanes.current)
         reward, terminated, truncated = outcome.reward, outcome.terminated, outcome.truncated
@@ -324,7 +324,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         return value if self.output == "torch" else value.cpu().numpy()
 
     def _step_info(self, outcome: Outcome) -> dict[str, Tensor]:
-        info = {key: getattr(outcome, key) for key in self._step_keys}
+        info = {key: getattr(outcome, key) for key in RESPONSE_KEYS}
         info |= {"duplicates": outcome.duplicate.sum(dim=1), "gap_days": outcome.gap_days}
         return info | {f"terms/{name}": value for name, value in outcome.terms.items()}
 

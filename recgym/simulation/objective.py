@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from recgym.compiled import session as kernels
 from recgym.errors import ScenarioError, nearest
 from recgym.scenario import Scenario
 from recgym.types import Appraisal, Response
 from recgym.worlds.world import World
 
+Array = np.ndarray
 LIKED = 4  # the lowest rating that counts as liked
 
 # A term [B], given the response to a slate, the prices [N] and the items [B, K] of the slate.
-_TERMS: dict[str, Callable[[Response, Tensor, Tensor], Tensor]] = {
+_TERMS: dict[str, Callable[[Response, Tensor, Tensor], Tensor]] = {  # in the order of the kernel's
     "purchase": lambda response, price, items: response.consumed.sum(dim=1, dtype=torch.float32),
     "revenue": lambda response, price, items: (price[items] * response.quantity).sum(dim=1),
     "liked": lambda response, price, items: (response.rating >= LIKED).sum(dim=1, dtype=torch.float32),
@@ -52,11 +58,21 @@ class Objective:
     def evaluate(self, items: Tensor, response: Response) -> tuple[Tensor, dict[str, Tensor]]:
         """Reward float32 [B] and the unweighted terms, each float32 [B], of a slate's response."""
         terms = {name: _TERMS[name](response, self._price, items) for name in self.weights}
-        first, *others = self.weights.items()
-        reward = first[1] * terms[first[0]]
-        for name, weight in others:
-            reward = reward + weight * terms[name]
-        return reward, terms
+        reward = self._weigh(terms)
+        return reward.clone(), terms
+
+    def evaluate_arrays(self, items: Array, consumed: Array, quantity: Array, rating: Array) -> dict[str, Array]:
+        """``evaluate`` by a compiled kernel: the terms by name, and the reward as ``reward``."""
+        values = np.empty((len(_TERMS), len(items)), np.float32)
+        kernels.evaluate(self._price.numpy(), LIKED, items, consumed, quantity, rating, values)
+        by_name = dict(zip(_TERMS, values, strict=True))
+        terms = {name: by_name[name] for name in self.weights}
+        return {**terms, "reward": np.array(self._weigh(terms))}
+
+    def _weigh(self, terms: dict[str, Any]) -> Any:
+        """The sum by weight, in order; a weight of 1 costs nothing."""
+        weighted = (terms[name] if weight == 1.0 else terms[name] * weight for name, weight in self.weights.items())
+        return functools.reduce(operator.add, weighted)
 
     def expected(self, items: Tensor, probability: Tensor, appraisal: Appraisal) -> Tensor:
         """Expected reward float32 [B, C] of examined items [B, C] with purchase ``probability`` [B, C]."""

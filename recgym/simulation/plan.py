@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _BEGIN = np.array([Purpose.USER, Purpose.GAP], np.uint64)
 _INTENDED_SIZE = np.uint64(Purpose.INTENDED_SIZE)
-_SHOWN = ("items", "examined", "consumed", "quantity", "rating", "duplicate", "gap_days")  # what an outcome copies
+_SHOWN = ("slate", "examined", "consumed", "quantity", "rating", "duplicate", "gap_days")  # what an outcome copies
 
 
 class Chunk:
@@ -46,7 +46,7 @@ class Chunk:
             told: views of what comes in and goes out: ``Plan.told``.
         """
         self.simulator, self.state, self.told = simulator, state, told
-        lanes, slots = told["items"].shape
+        lanes, slots = told["slate"].shape
         reals = np.zeros((9, lanes, slots), np.float32)
         want, quantity, rating, examine, refused, floor, own_counts, own_days, lift = reals
         lift[:] = simulator.scenario.behaviour.lift
@@ -54,7 +54,7 @@ class Chunk:
         refusals, bought = np.zeros((lanes, slots), np.int16), np.zeros((lanes, slots), np.bool_)
         probability = np.zeros((lanes, slots), np.float32)
         self.exchange = Exchange(
-            items=told["items"],
+            items=told["slate"],
             examined=told["examined"],
             lift=lift,
             own_counts=own_counts,
@@ -73,7 +73,7 @@ class Chunk:
         self._meet = (
             *_arrays(state.luck, visit.trip, visit.step, visit.day, record.items, record.counts, record.last_days),
             *shown,
-            *(told["items"], PURPOSES, *simulator.examination.tables()),
+            *(told["slate"], PURPOSES, *simulator.examination.tables()),
             *(reals[:4], by_step, refusals, reals[4:6], told["duplicate"], bought, told["examined"], reals[6:8]),
         )
         self._cascade = simulator.examination.cascade
@@ -82,7 +82,7 @@ class Chunk:
         self._conclude = (
             *shown,
             *seen,
-            *(told["duplicate"], told["examined"], told["consumed"], probability, told["items"]),
+            *(told["duplicate"], told["examined"], told["consumed"], probability, told["slate"]),
             *_arrays(visit.step, visit.bought, visit.intended, state.steps, state.satisfaction, state.last_hits),
             *_arrays(state.shown_text, state.shown_count, state.consumed_text),
             *(by_step[1], simulator.observer.text.numpy()),
@@ -112,6 +112,11 @@ class Chunk:
             if self._cascade:
                 kernels.stop(*self._stop)
             return
+        with torch.no_grad():
+            self._respond()
+
+    def _respond(self) -> None:
+        """What users answer that are not bound."""
         told, state = self.exchange, self.state
         met = (told.items, told.examined, told.lift, told.own_counts, told.own_days, self.told["active"])
         slate = Slate(*(torch.from_numpy(a) for a in met))
@@ -207,7 +212,7 @@ class Plan:
         self.told |= {name: np.zeros(lanes, np.bool_) for name in ("active", "left", "limit", "gone")}
         self.told |= {name: np.zeros((lanes, slots), np.int32) for name in ("quantity", "rating")}
         self.told["gap_days"] = np.zeros(lanes, np.int32)
-        self.told["items"] = np.zeros((lanes, slots), np.int64)
+        self.told["slate"] = np.zeros((lanes, slots), np.int64)
         self.views = simulator.observer.bind(state, chunk)
         self.chunks = []
         for start in range(0, lanes, chunk):
@@ -217,7 +222,7 @@ class Plan:
 
     def step(self, state: State, slate: Tensor, active: Tensor | None) -> Outcome:
         """Shows a checked ``slate`` [B, K] to the ``active`` lanes (None: all) of the state that the plan is of."""
-        self.told["items"][:] = slate.numpy()
+        self.told["slate"][:] = slate.numpy()
         self.told["active"][:] = True if active is None else active.numpy()
         # All lanes react before any moves on: an exception of a user model leaves every lane as it was.
         spread(Chunk.react, self.chunks)
@@ -250,22 +255,11 @@ class Plan:
         else:
             over |= (left | limit) & (state.visit.day.numpy() - state.start_day.numpy() >= session.horizon)
             gone = self.told["gone"]
-        arrays |= {"terminated": gone.copy(), "truncated": over & ~gone, "ended": left | limit}
-        told = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        response = Response(told["consumed"], told["quantity"], told["rating"])
-        reward, terms = self.simulator.objective.evaluate(told["items"], response)
-        return Outcome(
-            slate=told["items"],
-            examined=told["examined"],
-            response=response,
-            duplicate=told["duplicate"],
-            reward=reward,
-            terms=terms,
-            terminated=told["terminated"],
-            truncated=told["truncated"],
-            trip_ended=told["ended"],
-            gap_days=told["gap_days"],
-        )
+        arrays |= {"terminated": gone.copy(), "truncated": over & ~gone, "trip_ended": left | limit}
+        answer = (arrays[name] for name in ("slate", "consumed", "quantity", "rating"))
+        terms = self.simulator.objective.evaluate_arrays(*answer)
+        arrays["reward"] = terms.pop("reward")
+        return Outcome.of_arrays(arrays, terms)
 
 
 class Plans:

@@ -149,7 +149,6 @@ class Simulator:
         state = dataclasses.replace(state, start_day=state.visit.day.clone())
         return self._with_candidates(state)
 
-    @torch.no_grad()
     def restart(
         self, state: State, lanes: Tensor, seeds: Tensor, episodes: Tensor, users: Tensor | None = None
     ) -> None:
@@ -164,7 +163,8 @@ class Simulator:
         def start(part: Tensor) -> None:
             state.write(lanes[part], self._start(seeds[part], episodes[part], None if users is None else users[part]))
 
-        spread(start, torch.arange(len(lanes), device=self.device).split(self._chunk(len(lanes))))
+        with torch.no_grad():
+            spread(start, torch.arange(len(lanes), device=self.device).split(self._chunk(len(lanes))))
 
     @property
     def binds(self) -> bool:
@@ -229,7 +229,6 @@ class Simulator:
 
     # ------------------------------------------------------------------ one slate
 
-    @torch.no_grad()
     def step(self, state: State, slate: Tensor, active: Tensor | None = None) -> tuple[State, Outcome]:
         """Shows every user a slate and moves on.
 
@@ -247,12 +246,15 @@ class Simulator:
             ActionError: a slate of the wrong shape, type or device, or an item row out of range.
         """
         self._check(state, slate)
-        lanes = len(slate)
-        slate = slate.contiguous()
+        return self.advance(state, slate.contiguous(), active)
+
+    def advance(self, state: State, slate: Tensor, active: Tensor | None = None) -> tuple[State, Outcome]:
+        """``step``, of a contiguous ``slate`` that has been checked."""
         # A plan cannot take back a step whose users fail on their way to the next trip; compiled users do not fail.
         if compiled.runs_on(slate) and (self.session.horizon is None or self.binds):
-            return state, self._plans.of(self, state, self._chunk(lanes)).step(state, slate, active)
-        return self._finish(self._react(state, slate, active))
+            return state, self._plans.of(self, state, self._chunk(len(slate))).step(state, slate, active)
+        with torch.no_grad():
+            return self._finish(self._react(state, slate, active))
 
     def _react(self, state: State, slate: Tensor, active: Tensor | None) -> Reaction:
         """All that users answer and become, computed without changing anything that a repeated step would read."""
@@ -351,7 +353,6 @@ class Simulator:
 
     # ------------------------------------------------------------------ views and copies
 
-    @torch.no_grad()
     def observe(self, state: State, keys: Iterable[str]) -> dict[str, Tensor]:
         """What an agent sees before the next slate, by key; see ``Observer.observe``."""
         plan = self._plans.known(state) if compiled.enabled() else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,6 +84,21 @@ class Outcome:
     truncated: Tensor  # [B] bool, a limit of slates or days was reached
     trip_ended: Tensor  # [B] bool
     gap_days: Tensor  # [B] int32, days to the next trip where one ended in a horizon episode, else 0
+
+    @classmethod
+    def of_arrays(cls, arrays: dict[str, np.ndarray], terms: dict[str, np.ndarray]) -> Outcome:
+        """The outcome that lives in ``arrays``, by the names of ``array``, and ``terms``."""
+        given = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        response = Response(*(given.pop(name) for name in ("consumed", "quantity", "rating")))
+        outcome = cls(response=response, terms={name: torch.from_numpy(t) for name, t in terms.items()}, **given)
+        outcome.__dict__["_arrays"] = arrays
+        return outcome
+
+    def array(self, name: str) -> np.ndarray:
+        """A field as numpy; without a copy where it lies on a CPU."""
+        arrays: dict[str, np.ndarray] = self.__dict__.get("_arrays", {})
+        found = arrays.get(name)
+        return getattr(self, name).numpy(force=True) if found is None else found
 
     @property
     def consumed(self) -> Tensor:

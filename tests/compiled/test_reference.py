@@ -12,6 +12,7 @@ from recgym import compiled
 from recgym.compiled import arithmetic
 from recgym.compiled.products import affine, packed
 from recgym.random import fold, integers, uniform
+from recgym.registration import USER_MODELS
 from recgym.scenario import load_scenario
 from recgym.simulation.simulator import Simulator
 from recgym.testing.worlds import tiny_world
@@ -71,13 +72,14 @@ def test_products_do_not_depend_on_the_rows_beside(width: int, out: int) -> None
         assert np.array_equal(part, whole[11 : 11 + rows])
 
 
+@pytest.mark.parametrize("users", ["preference", "boredom"])
 @pytest.mark.parametrize("kind", ["purchase", "rating"])
 @pytest.mark.parametrize("model", ["position", "cascade"])
 @pytest.mark.parametrize("episode", ["session", "horizon"])
-def test_a_step_is_the_same_with_torch_alone(kind: str, model: str, episode: str, tmp_path: Path) -> None:
+def test_a_step_is_the_same_with_torch_alone(kind: str, model: str, episode: str, users: str, tmp_path: Path) -> None:
     world = tiny_world(tmp_path / kind, kind=kind)  # type: ignore[arg-type]
     scenario = load_scenario("default", {"behaviour.examination.model": model, "episode.kind": episode})
-    simulator, plain = Simulator(world, scenario), Simulator(world, scenario)
+    simulator, plain = (Simulator(world, scenario, user_model=USER_MODELS.load(users)(world)) for _ in range(2))
     seeds = torch.arange(48)
     state = simulator.reset(seeds, seeds * 0)
     with compiled.reference():

@@ -203,7 +203,10 @@ class PreferenceUsers:
                 (self._replay if self._compiled is not None else self._prefill)(missing.unique())
 
     def _start_rows(self, rows: np.ndarray) -> None:
-        self._start(torch.from_numpy(rows))
+        missing = rows[~self._ready.numpy()[rows]]
+        if len(missing):
+            with self._filling:
+                self._replay(torch.from_numpy(missing if len(missing) == 1 else np.unique(missing)))
 
     def _replay(self, users: Tensor) -> None:
         """User by user, by the kernels of the simulation."""
