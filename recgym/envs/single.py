@@ -15,6 +15,7 @@ from torch import Tensor
 from recgym.envs.lanes import RESPONSE_KEYS, Lanes, resolve
 from recgym.envs.pickling import Rebuilt
 from recgym.envs.rendering import Shown, draw_picture, draw_text, snapshot
+from recgym.envs.saving import read_state, write_state
 from recgym.envs.spaces import observation_space
 from recgym.envs.vector import RecVectorEnv, branch_lanes
 from recgym.errors import RecGymError, StateError
@@ -179,6 +180,18 @@ class RecEnv(Rebuilt, gymnasium.Env):
         self._lanes.restore(tensors)
         self._shown = None
         return self._observation()
+
+    def save_state(self, path: str | Path) -> Path:
+        """Writes ``get_state`` to a safetensors file with a digest, whole or not at all; returns the path."""
+        return write_state(path, self.get_state())
+
+    def load_state(self, path: str | Path) -> dict[str, np.ndarray]:
+        """``set_state`` from a file of ``save_state``.
+
+        Raises:
+            StateError: the file is missing, cut off or damaged, or ``set_state`` refuses it; nothing is changed.
+        """
+        return self.set_state(read_state(path))
 
     def branch(self, copies: int, luck: Literal["same", "fresh"] = "fresh") -> RecVectorEnv:
         """A vector environment of ``copies`` copies that go their own way; see ``RecVectorEnv.branch``."""

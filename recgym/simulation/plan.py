@@ -71,7 +71,8 @@ class Chunk:
         shown = _arrays(memory.items, memory.refusals, memory.refused, memory.floor, memory.bought)
         seen = (refusals, refused, floor, bought)
         self._meet = (
-            *_arrays(state.luck, visit.trip, visit.step, visit.day, record.items, record.counts, record.last_days),
+            *_arrays(state.luck, visit.trip, visit.step, visit.day),
+            *_arrays(record.items, record.counts, record.last_days, state.pool.num_items),
             *shown,
             *(told["slate"], PURPOSES, *simulator.examination.tables()),
             *(reals[:4], by_step, refusals, reals[4:6], told["duplicate"], bought, told["examined"], reals[6:8]),
