@@ -24,7 +24,7 @@ from recgym.simulation.kernels import sigmoid
 from recgym.simulation.objective import Objective
 from recgym.simulation.observation import TEXT_SIZE, Observer
 from recgym.simulation.plan import Plans
-from recgym.simulation.record import Records, merge, own_history, own_pool
+from recgym.simulation.record import PAD, Records, merge, own_history, own_pool
 from recgym.simulation.session import Session
 from recgym.simulation.state import Memory, Outcome, State, used_entries
 from recgym.threads import num_chunk_threads, spread
@@ -201,13 +201,18 @@ class Simulator:
         state = self._prototype.map(lambda tensor: tensor.new_empty((size, *tensor.shape[1:])))
         state.visit.step.zero_()
         state.candidates.zero_()
+        state.record.items.fill_(PAD)
+        for tensor in (state.record.counts, state.record.last_days, state.pool.num_items):
+            tensor.zero_()
         return dataclasses.replace(state, memory=Memory.blank(size, self._memory_size, self.device))
 
     def _chunk(self, lanes: int) -> int:
         """How many of ``lanes`` are computed together."""
         if self.device.type != "cpu":
             return max(lanes, 1)
-        return min(CHUNK, max(-(-lanes // num_chunk_threads()), _SMALLEST_CHUNK))
+        threads = num_chunk_threads()
+        rounds = max(-(-lanes // (CHUNK * threads)), 1)  # in which each thread takes a chunk, of equal size: none waits
+        return max(-(-lanes // (rounds * threads)), _SMALLEST_CHUNK)
 
     def _return(self, state: State, hazard: Tensor) -> tuple[State, Tensor]:
         """Sends users away and has them come back for their next trip; and bool [B], who never comes back."""
