@@ -22,7 +22,7 @@ from recgym.user_models.preference.exposures import fit_lift
 from recgym.user_models.preference.text import encode_texts
 from recgym.user_models.preference.training import PreferenceModel, Trainer, TrainingData
 from recgym.worlds.bundle import write_bundle
-from recgym.worlds.card import render_card
+from recgym.worlds.card import card_files
 from recgym.worlds.parameters import behaviour_parameters
 from recgym.worlds.prepare import Prepared, prepare
 from recgym.worlds.recipes import Recipe
@@ -139,7 +139,7 @@ def _export(
     items = prepared.items.drop(columns="text")
     weights = {name: value.detach().clone() for name, value in model.network.state_dict().items()}
     tables = {"vectors": vectors, "text_pca": pca / pca.std(0).clamp(min=1e-6) * 0.33, "graph": graph}
-    write_bundle(target, spec, items, users, tables, tensors, weights, render_card(spec))
+    write_bundle(target, spec, items, users, tables, tensors, weights, card_files(spec))
     return load_world(target)
 
 
@@ -183,7 +183,7 @@ def rewrite(world: World) -> World:
         world.item_tensors,
         world.user_tensors,
         world.weights,
-        render_card(world.spec),
+        card_files(world.spec),
     )
     return load_world(world.path)
 
