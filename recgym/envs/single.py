@@ -155,8 +155,8 @@ class RecEnv(Rebuilt, gymnasium.Env):
         info["duplicates"] = int(np.count_nonzero(outcome.array("duplicate")))
         info["gap_days"] = outcome.gap_days.item()
         info |= {f"terms/{name}": value.item() for name, value in outcome.terms.items()}
-        ended = outcome.terminated.item(), outcome.truncated.item()
-        return self._observation(), outcome.reward.item(), *ended, {**info, **visit}
+        ended = bool(outcome.terminated.item()), bool(outcome.truncated.item())
+        return self._observation(), float(outcome.reward.item()), *ended, {**info, **visit}
 
     def render(self) -> Any:
         """The last step as text (``ansi``) or as uint8 [height, width, 3] (``rgb_array``)."""

@@ -179,9 +179,9 @@ class Chunk:
         if not len(lanes):
             return
         rows = torch.from_numpy(lanes)
-        record, visit, memory = (part.select(rows) for part in (state.record, state.visit, state.memory))
+        visit, memory = state.visit.select(rows), state.memory.select(rows)
         basket = memory.items.masked_fill(~memory.bought, -1)
-        record = merge(record, basket, visit.day, visit.gap_days)
+        record = merge(state.record.select(rows), basket, visit.day, visit.gap_days)
         state.record.write(rows, record)
         state.pool.write(rows, own_pool(record.items, record.counts, record.last_days))
         luck = trip_draw(state.luck[rows], visit, Purpose.GAP)

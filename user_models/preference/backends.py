@@ -32,8 +32,8 @@ from recgym.user_models.preference.numerics import dot, linear, silu
 from recgym.worlds.world import Ragged
 
 if TYPE_CHECKING:
-    from recgym.simulation.plan import Exchange
     from recgym.user_models.preference.users import PreferenceState
+    from recgym.user_models.protocol import Exchange
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,8 @@ class PreferenceUsers:
             start = chunk * PREFILL_CHUNK
             rows = torch.arange(start, min(start + PREFILL_CHUNK, self.world.num_users), device=self.device)
             tokens, lengths = self.history_tokens(rows.cpu())
-            self._caches[rows], self._states[rows] = prefill(self.network, tokens, lengths)
+            caches, self._states[rows] = prefill(self.network, tokens, lengths)
+            self._caches[rows] = caches.to(self._caches.dtype)
             self._ready[rows] = True
 
     @cached_property
