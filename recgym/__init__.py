@@ -87,8 +87,10 @@ def _resolve(id: str | None, world: str | Path | World | None, given: dict[str, 
 
 def _named_user_model(*, world: str | Path | World, user_model: str, device: str = "cpu", **_: Any) -> dict[str, Any]:
     """The world, loaded, and the registered user model of that name for it; the shells take objects."""
+    from recgym.devices import usable
     from recgym.worlds.world import World, load_world
 
+    usable(device)
     loaded = world if isinstance(world, World) else load_world(world)
     return {"world": loaded, "user_model": USER_MODELS.load(user_model)(loaded, device)}
 

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recgym import compiled
+
 _MASK64 = (1 << 64) - 1
 
 
@@ -48,7 +50,7 @@ def mix(z: Tensor) -> Tensor:
     Integer arithmetic only, so the result is the same on every device. On a CPU numpy computes it, which has unsigned
     shifts and a third of torch's overhead.
     """
-    if z.device.type == "cpu":
+    if compiled.runs_on(z):
         return torch.from_numpy(_mix(z.numpy().view(np.uint64).copy()).view(np.int64))
     z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * _MUL_1
     z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * _MUL_2
@@ -70,7 +72,7 @@ def fold(key: Tensor, *counters: Tensor | int) -> Tensor:
 
     ``key`` has to be a mixed key already: two small numbers in a row would be interchangeable (see ``episode_key``).
     """
-    if key.device.type == "cpu":
+    if compiled.runs_on(key):
         bits = key.numpy().view(np.uint64)
         for counter in counters:
             if isinstance(counter, Tensor):
@@ -96,8 +98,8 @@ def episode_key(seeds: Tensor, episodes: Tensor | int) -> Tensor:
 
 def uniform(key: Tensor) -> Tensor:
     """Float32 in the open interval (0, 1) from int64 keys: the 23 top bits, centred in their cell."""
-    if key.device.type == "cpu":
-        cells = (key.numpy().view(np.uint64) >> np.uint64(41)).astype(np.float32)
+    if compiled.runs_on(key):
+        cells = np.asarray(key.numpy().view(np.uint64) >> np.uint64(41)).astype(np.float32)
         cells += np.float32(0.5)
         cells *= np.float32(1.0 / (1 << 23))
         return torch.from_numpy(cells)

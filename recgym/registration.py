@@ -345,7 +345,17 @@ USER_MODELS: Registry[Spec] = Registry(
     [
         Spec("preference", "recgym.user_models.preference.users:PreferenceUsers", "The preference model of the world."),
         Spec(
+            "preference_bfloat16",
+            "recgym.user_models.preference.users:CompactPreferenceUsers",
+            "The same, remembering in half the memory: a little faster, and answers differ a little.",
+        ),
+        Spec(
             "boredom", "recgym.user_models.boredom:BoredUsers", "Hand-written: latent topics and boredom, no network."
+        ),
+        Spec(
+            "planted",
+            "recgym.user_models.planted:PlantedUsers",
+            "Known truth: factors, drift, price response and returns; marks fitted worlds.",
         ),
     ],
     read=_read_target,

@@ -9,6 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from recgym import compiled
+
 
 class TensorRecord:
     """Lane-wise operations shared by every dataclass whose fields are tensors or further records.
@@ -45,7 +47,7 @@ class TensorRecord:
 
         def put(mine: Tensor, theirs: Tensor) -> Tensor:
             theirs = theirs.to(mine.dtype)
-            if mine.device.type == "cpu":  # numpy copies whole rows, torch element by element
+            if compiled.runs_on(mine):  # numpy copies whole rows, torch element by element
                 bits = torch.int16 if mine.dtype == torch.bfloat16 else mine.dtype
                 mine.view(bits).numpy()[lanes.numpy()] = theirs.view(bits).numpy()
             else:

@@ -1,11 +1,14 @@
-"""What every test shares: one thread, and a home of its own."""
+"""What every test shares: one thread, a home of its own, and the devices there are."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from recgym import compiled
 
 torch.set_num_threads(1)
 
@@ -16,3 +19,13 @@ def recgym_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "recgym_home"
     monkeypatch.setenv("RECGYM_HOME", str(home))
     return home
+
+
+@pytest.fixture(params=["cpu", "reference", *(["cuda"] if torch.cuda.is_available() else [])])
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """The devices of this machine, and ``reference``: what other devices compute, torch alone, on the CPU."""
+    if request.param != "reference":
+        yield torch.device(request.param)
+        return
+    with compiled.reference():
+        yield torch.device("cpu")

@@ -87,7 +87,11 @@ def test_recgym_commands_run(block: str, tmp_path: Path) -> None:
 def test_readme_shows_the_figures_of_the_shipped_card() -> None:
     metrics = json.loads((Path(recgym.__file__).parent / "worlds/bundles/ecommerce/world.json").read_text())["metrics"]
     table = README.read_text(encoding="utf-8").split("<!-- card -->")[1].split("<!-- /card -->")[0]
-    figures = [metrics["unaided"]["size_ks"], metrics["unaided"]["gap_ks"]]
+    figures = []
+    for row in metrics["marginals"]["rows"][:2]:
+        figures += [f"{row[source]['ks']:.3f}" for source in ("model", "popularity")]
+    for name in ("model", "popularity"):
+        figures.append("{:.3f} [{:.3f}, {:.3f}]".format(*metrics["sequences"][name]["network"]))
     for name in ("model", "personal_frequency", "popularity"):
         for metric in ("ndcg@10", "recall@10"):
             figures.append("{:.3f} [{:.3f}, {:.3f}]".format(*metrics["next_trip"][name][metric]))

@@ -15,6 +15,7 @@ from recgym.compiled.arithmetic import kernel
 from recgym.random import episode_key, fold, integers, uniform
 from recgym.simulation.kernels import sigmoid
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
+from recgym.user_models.answers import answer
 from recgym.user_models.protocol import Exchange
 from recgym.worlds.world import World
 
@@ -81,13 +82,7 @@ class BoredUsers:
     def respond(self, state: BoredState, slate: Slate, visit: Visit, noise: Noise) -> tuple[Response, Tensor]:
         """See ``UserModel.respond``."""
         view = self.appraise(state, slate.items, slate.own_counts, slate.own_days, visit)
-        probability = sigmoid(view.logit + slate.lift)
-        consumed = slate.examined & (noise.want < probability)
-        quantity = consumed.to(torch.int32)
-        if view.rating_cdf is None:
-            return Response(consumed, quantity, torch.zeros_like(quantity)), probability
-        rating = quantity * (1 + (noise.rating[..., None] > view.rating_cdf).sum(-1, dtype=torch.int32))
-        return Response(consumed, quantity, rating), probability
+        return answer(view, slate, noise)
 
     def transition(self, state: BoredState, slate: Slate, response: Response, visit: Visit) -> BoredState:
         """See ``UserModel.transition``: what was seen fades a little, and this slate's examined items are added."""

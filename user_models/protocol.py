@@ -108,3 +108,11 @@ class BindingUserModel(UserModel, Protocol):
     def bind(self, state: Any, user: Tensor, record: Record, visit: Visit, exchange: Exchange) -> BoundUsers:
         """Users that live in the memory of ``state``; ``user`` int64 [n] holds the lanes' user rows."""
         ...
+
+
+def can_bind(model: UserModel) -> bool:
+    """Whether ``model`` can be bound: not where a subclass has its own version of what the bound users compute."""
+    kinds = type(model).__mro__
+    binding = next((place for place, kind in enumerate(kinds) if "bind" in vars(kind)), None)
+    own = ("init", "appraise", "respond", "transition", "intend", "away", "arrive")
+    return binding is not None and not any(name in vars(kind) for kind in kinds[:binding] for name in own)

@@ -179,9 +179,7 @@ def _floor(env: str, device: str, seed: int) -> Suite:
 
 def _scaling(env: str, device: str, seed: int) -> Suite:
     sizes = (1, 16, 256, 1024, 4096, 16384, 65536)
-    contestants = tuple(
-        _vector(_count(lanes, "lanes"), env, device, seed, lanes, copy=False, at=lanes) for lanes in sizes
-    )
+    contestants = tuple(_vector(_count(lanes, "lanes"), env, device, seed, lanes, at=lanes) for lanes in sizes)
     return Suite(
         "scaling",
         "Lanes, observation buffers reused",

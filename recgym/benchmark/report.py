@@ -106,7 +106,10 @@ def plot(results: list[Result], directory: Path) -> Path:
     for place, result in enumerate(results):
         axes = figure.add_subplot(rows, columns, place + 1)
         measured = [one for one in result.standings if one.rate is not None]
-        (_curve if result.suite.axis else _dots)(axes, result, measured)
+        if measured:
+            (_curve if result.suite.axis else _dots)(axes, result, measured)
+        else:
+            axes.text(0.5, 0.5, "nothing was measured", ha="center", va="center", transform=axes.transAxes)
         axes.set_title(result.suite.title, fontsize=10)
     path = directory / PLOT
     figure.savefig(path, dpi=120)

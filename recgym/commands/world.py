@@ -12,6 +12,9 @@ app = typer.Typer(help="Build worlds, print their fidelity cards, measure them a
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A world of `recgym list worlds`, or a bundle directory.")]
 
 
+SHOWN = 20  # differing figures that `validate` prints
+
+
 @app.command()
 def build(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe of `recgym list worlds`.")],
@@ -51,31 +54,53 @@ def card(name: Name) -> None:
 @app.command()
 def validate(
     name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="The card's directory. Default: runs/card-NAME.", show_default=False)
+    ] = None,
     write: Annotated[bool, typer.Option("--write", help="Store the figures in the bundle and its card.")] = False,
 ) -> None:
-    """Measure a world again on the held-out part of its log and print the card with the new figures."""
+    """Measure a world again on the held-out part of its log: card.md, card.json and figures.
+
+    Prints the card, and every figure that is not the one in the bundle.
+    """
     from dataclasses import replace
 
     import recgym.data
     from recgym.commands.progress import stage_progress
+    from recgym.errors import WorldError
     from recgym.worlds.build import rewrite
-    from recgym.worlds.card import render_card
+    from recgym.worlds.card import check_card_directory, differences, render_card, write_card
+    from recgym.worlds.parameters import behaviour_parameters
+    from recgym.worlds.recipes import Recipe
     from recgym.worlds.validate import validate as measure
     from recgym.worlds.world import load_world
 
     world = load_world(name)
+    directory = out or Path("runs") / f"card-{world.name}"
+    check_card_directory(directory)
+    dataset = world.spec.config.get("dataset")
+    if dataset is None:
+        raise WorldError(f"world {world.name!r} was not built from a log: there is nothing to measure it against")
     with stage_progress() as progress:
         progress("reading the log", 0.0)
-        log = recgym.data.load(world.spec.config["dataset"])
+        log = recgym.data.load(dataset)
         figures = measure(world, log, progress)
-    changed = sorted(key for key, value in figures.items() if world.spec.metrics.get(key) != value)
-    spec = world.spec.model_copy(update={"metrics": {**world.spec.metrics, **figures}})
+    kept = {key: value for key, value in world.spec.metrics.items() if key == "training"}
+    parameters = behaviour_parameters(Recipe.model_validate(world.spec.config))
+    spec = world.spec.model_copy(update={"metrics": {**kept, **figures}, "parameters": parameters})
+    write_card(spec, directory)
     _print_markdown(render_card(spec))
+    typer.echo(f"card: {directory / 'card.md'}")
+    changed = differences(world.spec.metrics, spec.metrics)
     if not changed:
         typer.echo("every figure is the one in the bundle")
-        return
-    typer.echo(f"figures that differ from the bundle's: {', '.join(changed)}")
-    if write:
+    else:
+        typer.echo(f"{len(changed)} figures differ from the bundle's (bundle -> now):")
+        for line in changed[:SHOWN]:
+            typer.echo(f"  {line}")
+        if len(changed) > SHOWN:
+            typer.echo(f"  and {len(changed) - SHOWN} more")
+    if write and spec != world.spec:
         rewrite(replace(world, spec=spec))
         typer.echo(f"written to {world.path}")
 

@@ -19,7 +19,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from recgym.paths import recgym_home
 
@@ -93,6 +93,39 @@ def bits_of_float(typingctx: Any, value: Any) -> Any:
         return builder.bitcast(arguments[0], ir.IntType(32))
 
     return types.int32(types.float32), codegen
+
+
+def load(row: Any, index: int) -> np.float32:
+    """An element of a float32 row, or of one of bfloat16, whose bits are held as uint16."""
+    raise NotImplementedError("in kernels only")
+
+
+def store(row: Any, index: int, value: np.float32) -> None:
+    """Writes an element of a row as ``load`` reads it; bfloat16 is rounded to nearest, ties to even."""
+    raise NotImplementedError("in kernels only")
+
+
+@overload(load)
+def _load(row: Any, index: Any) -> Any:
+    def widened(row: Any, index: Any) -> Any:
+        return _float_of_bits(np.int32(row[index]) << np.int32(16))
+
+    def plain(row: Any, index: Any) -> Any:
+        return row[index]
+
+    return widened if row.dtype == types.uint16 else plain
+
+
+@overload(store)
+def _store(row: Any, index: Any, value: Any) -> Any:
+    def rounded(row: Any, index: Any, value: Any) -> Any:
+        bits = np.uint32(bits_of_float(value))
+        row[index] = np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+    def plain(row: Any, index: Any, value: Any) -> Any:
+        row[index] = value
+
+    return rounded if row.dtype == types.uint16 else plain
 
 
 def _prefetch(lines: int) -> Any:

@@ -30,14 +30,25 @@ def find(items: Any, wanted: Any, places: Any) -> None:
 
 
 @kernel
-def own_history(items: Any, counts: Any, last_days: Any, day: Any, wanted: Any, own_counts: Any, own_days: Any) -> None:
-    """``Simulator.own_history``; writes own_counts and own_days float32 [B, C]."""
+def filled(num_items: int) -> int:
+    """How much of a record to search that holds ``num_items``: the next power of two."""
+    length = 1
+    while length < num_items:
+        length *= 2
+    return length
+
+
+@kernel
+def own_history(
+    items: Any, counts: Any, last_days: Any, num_items: Any, day: Any, wanted: Any, own_counts: Any, own_days: Any
+) -> None:
+    """``recgym.simulation.record.own_history`` of records that hold ``num_items`` int32 [B]; writes float32 [B, C]."""
     places = np.empty(wanted.shape[1], np.int32)
     lanes = wanted.shape[0]
     for lane in range(lanes):
         if lane + 1 < lanes:
-            prefetch_row(items[lane + 1])
-        find(items[lane], wanted[lane], places)
+            prefetch_row(items[lane + 1, : num_items[lane + 1]])
+        find(items[lane, : filled(num_items[lane])], wanted[lane], places)
         for slot in range(wanted.shape[1]):
             count, days = _F(0.0), _F(0.0)
             if places[slot] >= 0:
@@ -133,6 +144,7 @@ def meet(
     record_items: Any,
     record_counts: Any,
     record_days: Any,
+    num_items: Any,
     shown: Any,
     refusals: Any,
     refused: Any,
@@ -163,7 +175,7 @@ def meet(
         used[lane] = min(step[lane] * slate.shape[1], shown.shape[1])
     recall(shown, refusals, refused, floor, bought, used, slate, seen_refusals, known[0], known[1], seen_bought)
     repeats_earlier(slate, duplicate)
-    own_history(record_items, record_counts, record_days, day, slate, own[0], own[1])
+    own_history(record_items, record_counts, record_days, num_items, day, slate, own[0], own[1])
     examine(by_item, by_step, seen_refusals, seen_bought, duplicate, decay, fatigue, cascade, examined)
     for lane in range(slate.shape[0]):
         for slot in range(slate.shape[1]):
@@ -203,9 +215,9 @@ def recall(
     for lane in range(items.shape[0]):
         for slot in range(items.shape[1]):
             item = np.int32(items[lane, slot])
-            entry = used[lane] - 1
-            while entry >= 0 and shown[lane, entry] != item:
-                entry -= 1
+            entry = np.int32(-1)  # the last that is of the item: looked for in all of them, so without a branch
+            for place in range(np.int32(used[lane])):
+                entry = max(entry, np.int32(place) if shown[lane, place] == item else np.int32(-1))
             known = entry >= 0
             out_refusals[lane, slot] = refusals[lane, entry] if known else 0
             out_refused[lane, slot] = refused[lane, entry] if known else _F(0.0)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from recgym.compiled.arithmetic import exp, kernel, log, log1p, prefetch_row
-from recgym.compiled.choice import find
+from recgym.compiled.choice import filled, find
 
 _F = np.float32
 _MARKS = 4096  # different endings of item rows
@@ -55,9 +55,9 @@ def candidates(
     recency = np.empty(size + 1, np.float32)
     for lane in range(lanes):
         if lane + 1 < lanes:
-            prefetch_row(items[lane + 1])
-            prefetch_row(counts[lane + 1])
-            prefetch_row(last_days[lane + 1])
+            prefetch_row(items[lane + 1, : num_items[lane + 1]])
+            prefetch_row(counts[lane + 1, : num_items[lane + 1]])
+            prefetch_row(last_days[lane + 1, : num_items[lane + 1]])
         # Few candidates are in the record or were shown: only those are looked up that end in the same digits.
         used = min(step[lane] * slate_size, shown.shape[1])
         for i in range(num_items[lane]):
@@ -74,10 +74,7 @@ def candidates(
             maybe[some] = place
             wanted[some] = item
             some += 1 if mark[item & (_MARKS - 1)] > 0 else 0
-        length = 1
-        while length < num_items[lane]:
-            length *= 2
-        find(items[lane, :length], wanted[:some], found[:some])
+        find(items[lane, : filled(num_items[lane])], wanted[:some], found[:some])
         for i in range(some):
             recency[i] = _F(last_days[lane, max(found[i], 0)] - day[lane]) * recency_rate
         for i in range(some):

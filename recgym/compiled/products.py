@@ -139,7 +139,8 @@ def _sums(vectors: int) -> Any:
             word = ir.IntType(64)
             xs, ws, ys = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 3, 6))
             x_at, count, w_at, stride, y_at = (arguments[i] for i in (1, 2, 4, 5, 7))
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), VECTOR), [0] * VECTOR)
+            integers, halves = ir.VectorType(ir.IntType(32), VECTOR), ir.VectorType(ir.IntType(16), VECTOR)
+            mask = ir.Constant(integers, [0] * VECTOR)
             before = builder.block
             loop, after = builder.append_basic_block("rows"), builder.append_basic_block("done")
             builder.branch(loop)
@@ -158,7 +159,12 @@ def _sums(vectors: int) -> Any:
             grown = []
             for part, total in enumerate(totals):
                 place = builder.gep(ws, [builder.add(row, ir.Constant(word, part * VECTOR))])
-                line = builder.load(builder.bitcast(place, vector.as_pointer()), align=4)
+                if signature.args[3].dtype == types.uint16:  # the upper halves of floats
+                    half = builder.load(builder.bitcast(place, halves.as_pointer()), align=2)
+                    bits = builder.shl(builder.zext(half, integers), ir.Constant(integers, [16] * VECTOR))
+                    line = builder.bitcast(bits, vector)
+                else:
+                    line = builder.load(builder.bitcast(place, vector.as_pointer()), align=4)
                 product = builder.fmul(share, line, flags=("contract",))
                 grown.append(builder.fadd(total, product, flags=("contract",)))
             following = builder.add(index, ir.Constant(word, 1))
@@ -185,7 +191,8 @@ _sums_1, _sums_2, _sums_4 = _sums(1), _sums(2), _sums(4)
 def row_sums(x: Any, x_at: int, count: int, w: Any, w_at: int, stride: int, y: Any, y_at: int, columns: int) -> None:
     """y[c] = sum over j < count of x[j] * w[j * stride + c], for ``columns`` columns, a multiple of ``VECTOR``.
 
-    All three are contiguous float32 and addressed as flat from ``x_at``, ``w_at`` and ``y_at``; count is at least 1.
+    All three are contiguous float32, or ``w`` bfloat16 (``load``), and addressed as flat from ``x_at``, ``w_at`` and
+    ``y_at``; count is at least 1.
     """
     c = 0
     while columns - c >= 4 * VECTOR:

@@ -80,15 +80,16 @@ def fill(
     items: Any,
     counts: Any,
     last_days: Any,
+    used: int,
     pad: int,
 ) -> None:
-    """One record [R] from entries ``first`` to ``stop`` of ragged columns, items padded with ``pad``."""
+    """One record [R] from entries ``first`` to ``stop`` of ragged columns; pads what else of ``used`` there is."""
     length = stop - first
     for i in range(length):
         items[i] = shelf_items[first + i]
         counts[i] = shelf_counts[first + i]
         last_days[i] = shelf_days[first + i]
-    for i in range(length, items.shape[0]):
+    for i in range(length, used):
         items[i] = pad
         counts[i] = 0
         last_days[i] = 0
@@ -107,9 +108,10 @@ def records(
     pad: int,
 ) -> None:
     """The records [B, R] of ``users``."""
+    size = out_items.shape[1]
     for lane in range(users.shape[0]):
         first, stop = offsets[users[lane]], offsets[users[lane] + 1]
-        fill(items, counts, last_days, first, stop, out_items[lane], out_counts[lane], out_days[lane], pad)
+        fill(items, counts, last_days, first, stop, out_items[lane], out_counts[lane], out_days[lane], size, pad)
 
 
 @kernel
@@ -170,7 +172,8 @@ def begin(
         memory.user[lane] = user
         first, stop = shelf.offsets[user], shelf.offsets[user + 1]
         mine = memory.record_items[lane], memory.counts[lane], memory.last_days[lane]
-        fill(shelf.items, shelf.counts, shelf.last_days, first, stop, mine[0], mine[1], mine[2], pad)
+        used = memory.num_items[lane]
+        fill(shelf.items, shelf.counts, shelf.last_days, first, stop, mine[0], mine[1], mine[2], used, pad)
         memory.num_trips[lane] = shelf.num_trips[user]
         memory.mean_log_size[lane] = shelf.mean_log_size[user]
         memory.mean_log_gap[lane] = shelf.mean_log_gap[user]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recgym.devices import usable
 from recgym.envs.actions import action_mode
 from recgym.errors import StateError, unknown_name
 from recgym.registration import USER_MODELS
@@ -50,6 +52,7 @@ def resolve(
     Raises:
         UnknownNameError: an unknown world, scenario, action mode, observation key or user model.
         ScenarioError: the scenario does not fit the world.
+        RecGymError: the device cannot be used here.
     """
     loaded = load_scenario(scenario)
     mode = loaded.actions.mode if mode is None else mode
@@ -60,7 +63,7 @@ def resolve(
     if mode == "item" and loaded.actions.slate_size != 1:
         loaded = load_scenario(loaded, {"actions.slate_size": 1})
     if simulator is None:
-        loaded_world = load_world(world)
+        loaded_world, device = load_world(world), usable(device)
         users = USER_MODELS.load(user_model)(loaded_world, device) if isinstance(user_model, str) else user_model
         wanted = mode != "catalogue" or any(key.startswith("candidate") for key in keys)
         simulator = Simulator(loaded_world, loaded, device, users, draws_candidates=wanted)
@@ -133,16 +136,40 @@ class Lanes:
             self.simulator.restart(self.state, where, *beginning)
         self.seeds[where], self.episodes[where], self.ended[where] = new_seeds[where], number[where], False
 
-    def restart(self, lanes: Tensor | None = None) -> None:
-        """Takes ``lanes`` (int64 [n]; None: all) to their next episode."""
+    def starts(self, lanes: Tensor) -> list[State] | None:
+        """The next episodes of ``lanes`` (int64 [n]) as ``restart`` takes them.
+
+        Whoever steps first and restarts then asks for them before the step, so that a user model that fails leaves all
+        as it was. None where users are bound: they do not fail, and begin in place.
+        """
+        return None if self.simulator.binds else self.simulator.starts(self.seeds[lanes], self.episodes[lanes] + 1)
+
+    def restart(self, lanes: Tensor | None = None, starts: list[State] | None = None) -> None:
+        """Takes ``lanes`` (int64 [n]; None: all) to their next episode, ``starts`` where it is computed already."""
         if lanes is None:
+            self.simulator.restart(self.current, self._everyone, self.seeds, self.episodes + 1)
             self.episodes += 1
-            self.simulator.restart(self.current, self._everyone, self.seeds, self.episodes)
             self.ended.zero_()
             return
+        if starts is None:
+            self.simulator.restart(self.current, lanes, self.seeds[lanes], self.episodes[lanes] + 1)
+        else:
+            self.simulator.place(self.current, lanes, starts)
         self.episodes[lanes] += 1
-        self.simulator.restart(self.current, lanes, self.seeds[lanes], self.episodes[lanes])
-        self.ended[lanes] = False
+        self.ended.index_fill_(0, lanes, False)  # without uploading a scalar, as an assignment would
+
+    @contextmanager
+    def or_as_before(self) -> Iterator[None]:
+        """Takes the lanes back to where they are now if what follows fails; bound users never fail and cost nothing."""
+        if self.state is None or self.simulator.binds:
+            yield
+            return
+        kept = self.state.clone(), self.episodes.clone(), self.ended.clone()
+        try:
+            yield
+        except BaseException:
+            self.state, self.episodes, self.ended = kept
+            raise
 
     def step(self, actions: Any, active: Tensor | None = None) -> Outcome:
         """Shows what ``actions`` mean; the caller restarts the lanes outside ``active``, whose state is undefined."""
@@ -181,7 +208,8 @@ class Lanes:
         Raises:
             StateError: the state is of another world, scenario, version or number of lanes; nothing is changed.
         """
-        if "fingerprint" not in tensors or not torch.equal(tensors["fingerprint"].cpu(), self._fingerprint().cpu()):
+        fingerprint = tensors.get("fingerprint")
+        if not isinstance(fingerprint, Tensor) or not torch.equal(fingerprint.cpu(), self._fingerprint().cpu()):
             raise StateError(
                 f"the state is of another world, scenario or version: this environment plays world "
                 f"{self.simulator.world.name!r} ({self.simulator.world.hash[:12]}) with scenario "
@@ -194,9 +222,14 @@ class Lanes:
         for name, like in expected.items():
             found = tensors.get(name)
             wanted = (self.num_lanes, *like.shape[1:])
-            if found is None or tuple(found.shape) != wanted or found.dtype != like.dtype:
-                got = "missing" if found is None else f"{found.dtype} {tuple(found.shape)}"
+            if not isinstance(found, Tensor) or tuple(found.shape) != wanted or found.dtype != like.dtype:
+                got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+                got = "missing" if found is None else got
                 raise StateError(f"{name} of the state must be {like.dtype} {wanted}, is {got}")
+        world = self.simulator.world
+        for name, stop in (("state.user", world.num_users), ("state.candidates", world.num_items)):
+            if len(wrong := tensors[name][(tensors[name] < 0) | (tensors[name] >= stop)]):
+                raise StateError(f"{name} of the state holds row {int(wrong[0])}, which must lie in 0..{stop - 1}")
         mine = {name: tensors[name].to(self.seeds.device).clone() for name in expected}
         self.state = shape.unflatten(mine, "state.")
         self.seeds, self.episodes, self.ended = mine["seeds"], mine["episodes"], mine["ended"]

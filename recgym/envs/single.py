@@ -15,6 +15,7 @@ from torch import Tensor
 from recgym.envs.lanes import RESPONSE_KEYS, Lanes, resolve
 from recgym.envs.pickling import Rebuilt
 from recgym.envs.rendering import Shown, draw_picture, draw_text, snapshot
+from recgym.envs.saving import read_state, write_state
 from recgym.envs.spaces import observation_space
 from recgym.envs.vector import RecVectorEnv, branch_lanes
 from recgym.errors import RecGymError, StateError
@@ -154,8 +155,8 @@ class RecEnv(Rebuilt, gymnasium.Env):
         info["duplicates"] = int(np.count_nonzero(outcome.array("duplicate")))
         info["gap_days"] = outcome.gap_days.item()
         info |= {f"terms/{name}": value.item() for name, value in outcome.terms.items()}
-        ended = outcome.terminated.item(), outcome.truncated.item()
-        return self._observation(), outcome.reward.item(), *ended, {**info, **visit}
+        ended = bool(outcome.terminated.item()), bool(outcome.truncated.item())
+        return self._observation(), float(outcome.reward.item()), *ended, {**info, **visit}
 
     def render(self) -> Any:
         """The last step as text (``ansi``) or as uint8 [height, width, 3] (``rgb_array``)."""
@@ -179,6 +180,18 @@ class RecEnv(Rebuilt, gymnasium.Env):
         self._lanes.restore(tensors)
         self._shown = None
         return self._observation()
+
+    def save_state(self, path: str | Path) -> Path:
+        """Writes ``get_state`` to a safetensors file with a digest, whole or not at all; returns the path."""
+        return write_state(path, self.get_state())
+
+    def load_state(self, path: str | Path) -> dict[str, np.ndarray]:
+        """``set_state`` from a file of ``save_state``.
+
+        Raises:
+            StateError: the file is missing, cut off or damaged, or ``set_state`` refuses it; nothing is changed.
+        """
+        return self.set_state(read_state(path))
 
     def branch(self, copies: int, luck: Literal["same", "fresh"] = "fresh") -> RecVectorEnv:
         """A vector environment of ``copies`` copies that go their own way; see ``RecVectorEnv.branch``."""

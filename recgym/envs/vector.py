@@ -17,6 +17,7 @@ from torch import Tensor
 from recgym.envs.lanes import RESPONSE_KEYS, Lanes, resolve
 from recgym.envs.pickling import Rebuilt
 from recgym.envs.rendering import Shown, draw_picture, draw_text, snapshot
+from recgym.envs.saving import read_state, write_state
 from recgym.envs.spaces import observation_space
 from recgym.errors import RecGymError, StateError, unknown_name
 from recgym.scenario import Scenario
@@ -115,7 +116,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         Raises:
             RecGymError: an argument out of range; UnknownNameError for an unknown name.
         """
-        if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+        if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
             raise RecGymError(f"num_envs must be a whole number of at least 1, got {num_envs!r}")
         if output not in ("numpy", "torch"):
             raise RecGymError(f"output must be 'numpy' or 'torch', got {output!r}")
@@ -124,17 +125,17 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         setup = resolve(world, scenario, action_mode, observation, device, user_model, simulator)
         self.autoreset_mode = _autoreset(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self.num_envs, self.output, self.render_mode = num_envs, output, render_mode
+        self.num_envs, self.output, self.render_mode = int(num_envs), output, render_mode
         self.simulator, self.scenario, self.world = setup.simulator, setup.scenario, setup.simulator.world
         self.slate_size, self.num_candidates = setup.simulator.slate_size, setup.simulator.num_candidates
-        self._lanes = Lanes(setup, num_envs, strict)
+        self._lanes = Lanes(setup, self.num_envs, strict)
         self._shown: list[Shown] | None = None
         self.single_observation_space = observation_space(setup.simulator.observer, setup.keys)
         self.single_action_space = self._lanes.mode.space()
         self.remember_arguments(
             world=world,
             scenario=scenario,
-            num_envs=num_envs,
+            num_envs=self.num_envs,
             action_mode=setup.mode,
             output=output,
             observation=setup.keys,
@@ -211,13 +212,20 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
             ActionError: an action that cannot be taken; the environment is left as it was.
             StateError: called before ``reset`` or, with DISABLED, while a lane waits for its reset.
         """
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:  # which lanes restart is known only when all have moved on
+            with self._lanes.or_as_before():
+                return self._step(actions)
+        return self._step(actions)
+
+    def _step(self, actions: Any) -> tuple[dict[str, Any], Any, Any, Any, dict[str, Any]]:
         lanes = self._lanes
-        restart = None
+        restart, starts = None, None
         if self.autoreset_mode is not AutoresetMode.SAME_STEP and lanes.state is not None and bool(lanes.ended.any()):
             restart = lanes.ended.clone()
             if self.autoreset_mode is AutoresetMode.DISABLED:
                 lane = int(restart.nonzero()[0])
                 raise StateError(f"lane {lane}: its episode has ended; reset it with options={{'reset_mask': mask}}")
+            starts = lanes.starts(restart.nonzero().squeeze(1))
         visit = lanes.visit()
         outcome = lanes.step(actions, None if restart is None else ~restart)
         if self.render_mode is not None:
@@ -226,7 +234,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         info = self._step_info(outcome)
         acted = None
         if restart is not None:
-            lanes.restart(restart.nonzero().squeeze(1))
+            lanes.restart(restart.nonzero().squeeze(1), starts)
             acted = ~restart
             reward, terminated, truncated = reward * acted, terminated & acted, truncated & acted
             info = {key: value * _like(acted, value) for key, value in info.items()}
@@ -276,6 +284,18 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         self._lanes.restore(tensors)
         self._shown = None
         return self._observations()
+
+    def save_state(self, path: str | Path) -> Path:
+        """Writes ``get_state`` to a safetensors file with a digest, whole or not at all; returns the path."""
+        return write_state(path, self.get_state())
+
+    def load_state(self, path: str | Path) -> dict[str, Any]:
+        """``set_state`` from a file of ``save_state``.
+
+        Raises:
+            StateError: the file is missing, cut off or damaged, or ``set_state`` refuses it; nothing is changed.
+        """
+        return self.set_state(read_state(path))
 
     def branch(self, copies: int, luck: Literal["same", "fresh"] = "fresh") -> RecVectorEnv:
         """A new environment with ``copies`` copies of every lane, lane by lane, that go their own way from here.

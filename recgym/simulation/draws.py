@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,13 +44,18 @@ def draw(luck: Tensor, visit: Visit, items: Tensor) -> Draws:
         visit: the visit in which the slate is shown.
         items: item rows, int64 [B, K].
     """
-    purposes = torch.tensor(_PURPOSES, device=luck.device)[:, None]
-    keys = fold(trip_key(luck, visit), purposes)  # [6, B]
+    keys = fold(trip_key(luck, visit), _purposes(luck.device))  # [6, B]
     by_step = fold(keys[3:], visit.step)  # [3, B]
     by_item = torch.cat((keys[:3], by_step[:1]))[:, :, None]  # [4, B, 1]
     want, quantity, rating, examine = uniform(fold(by_item, items)).unbind(0)
     scan, leave = uniform(by_step[1:]).unbind(0)
     return Draws(want, quantity, rating, examine, scan, leave)
+
+
+@functools.cache
+def _purposes(device: torch.device) -> Tensor:
+    """[6, 1], uploaded once."""
+    return torch.tensor(_PURPOSES, device=device)[:, None]
 
 
 def begin(seeds: Tensor, episodes: Tensor, num_users: int) -> tuple[Tensor, Tensor]:

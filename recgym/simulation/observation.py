@@ -217,8 +217,8 @@ class Observer:
         visit, record = state.visit, state.record
         if compiled.runs_on(state.user):
             out = torch.empty(len(state.user), self.entries["user"].shape[0])
-            for view in views or self.bind(state):
-                kernels.users(*view.users, out.numpy()[view.part])
+            features = out.numpy()
+            spread(lambda view: kernels.users(*view.users, features[view.part]), views or self.bind(state))
             return out
 
         def log_share(values: Tensor, largest: float) -> Tensor:

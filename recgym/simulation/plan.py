@@ -71,7 +71,8 @@ class Chunk:
         shown = _arrays(memory.items, memory.refusals, memory.refused, memory.floor, memory.bought)
         seen = (refusals, refused, floor, bought)
         self._meet = (
-            *_arrays(state.luck, visit.trip, visit.step, visit.day, record.items, record.counts, record.last_days),
+            *_arrays(state.luck, visit.trip, visit.step, visit.day),
+            *_arrays(record.items, record.counts, record.last_days, state.pool.num_items),
             *shown,
             *(told["slate"], PURPOSES, *simulator.examination.tables()),
             *(reals[:4], by_step, refusals, reals[4:6], told["duplicate"], bought, told["examined"], reals[6:8]),
@@ -178,9 +179,9 @@ class Chunk:
         if not len(lanes):
             return
         rows = torch.from_numpy(lanes)
-        record, visit, memory = (part.select(rows) for part in (state.record, state.visit, state.memory))
+        visit, memory = state.visit.select(rows), state.memory.select(rows)
         basket = memory.items.masked_fill(~memory.bought, -1)
-        record = merge(record, basket, visit.day, visit.gap_days)
+        record = merge(state.record.select(rows), basket, visit.day, visit.gap_days)
         state.record.write(rows, record)
         state.pool.write(rows, own_pool(record.items, record.counts, record.last_days))
         luck = trip_draw(state.luck[rows], visit, Purpose.GAP)

@@ -131,7 +131,8 @@ def own_history(record: Record, day: Tensor, items: Tensor) -> tuple[Tensor, Ten
     """
     if compiled.runs_on(items):
         counts, days = torch.empty(items.shape), torch.empty(items.shape)
-        arguments = (record.items, record.counts, record.last_days, day, items, counts, days)
+        everything = torch.full_like(day, record.items.shape[1])
+        arguments = (record.items, record.counts, record.last_days, everything, day, items, counts, days)
         kernels.own_history(*(tensor.numpy() for tensor in arguments))
         return counts, days
     counts, last_days = lookup(record, items)

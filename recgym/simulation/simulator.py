@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from recgym import compiled
+from recgym.devices import usable
 from recgym.errors import ActionError, StateError
 from recgym.random import Purpose, fold
 from recgym.registration import USER_MODELS
@@ -23,12 +24,12 @@ from recgym.simulation.kernels import sigmoid
 from recgym.simulation.objective import Objective
 from recgym.simulation.observation import TEXT_SIZE, Observer
 from recgym.simulation.plan import Plans
-from recgym.simulation.record import Records, merge, own_history, own_pool
+from recgym.simulation.record import PAD, Records, merge, own_history, own_pool
 from recgym.simulation.session import Session
 from recgym.simulation.state import Memory, Outcome, State, used_entries
 from recgym.threads import num_chunk_threads, spread
 from recgym.types import Slate, Visit
-from recgym.user_models.protocol import UserModel
+from recgym.user_models.protocol import UserModel, can_bind
 from recgym.worlds.world import World
 
 CHUNK = 2048  # lanes stepped together on a CPU, by one thread; more would only take memory
@@ -72,15 +73,17 @@ class Simulator:
 
         Raises:
             ScenarioError: the scenario does not fit the world.
+            RecGymError: the device cannot be used here.
         """
         scenario.check_world(world.name)
-        self.world, self.scenario, self.device = world, scenario, torch.device(device)
+        self.world, self.scenario, self.device = world, scenario, usable(device)
         actions = scenario.actions
         self.draws_candidates = draws_candidates
         self.slate_size, self.num_candidates = actions.slate_size, actions.num_candidates
         if user_model is None:
             user_model = USER_MODELS.load("preference")(world, self.device)
         self.user_model: UserModel = user_model
+        self._can_bind = can_bind(user_model)
         self.records = Records(world, self.device)
         popularity = world.items["popularity"].to_numpy("float64")
         self.candidates = CandidateGenerator(popularity, actions, self.device)
@@ -159,17 +162,26 @@ class Simulator:
             plan = self._plans.of(self, state, self._chunk(len(state.seed)))
             plan.restart(*(tensor.numpy() for tensor in (lanes, seeds, episodes, rows)))
             return
+        self.place(state, lanes, self.starts(seeds, episodes, users))
 
-        def start(part: Tensor) -> None:
-            state.write(lanes[part], self._start(seeds[part], episodes[part], None if users is None else users[part]))
+    @torch.no_grad()
+    def starts(self, seeds: Tensor, episodes: Tensor, users: Tensor | None = None) -> list[State]:
+        """The beginnings of n episodes in parts, in order: all that may fail of a restart where users are not bound."""
 
-        with torch.no_grad():
-            spread(start, torch.arange(len(lanes), device=self.device).split(self._chunk(len(lanes))))
+        def start(part: Tensor) -> State:
+            return self._start(seeds[part], episodes[part], None if users is None else users[part])
+
+        return spread(start, torch.arange(len(seeds), device=self.device).split(self._chunk(len(seeds))))
+
+    def place(self, state: State, lanes: Tensor, starts: list[State]) -> None:
+        """Writes the n beginnings ``starts`` into ``lanes`` (int64 [n]) of ``state``."""
+        for rows, start in zip(lanes.split([len(start.seed) for start in starts]), starts, strict=True):
+            state.write(rows, start)
 
     @property
     def binds(self) -> bool:
         """Whether the users are bound to the memory of a state."""
-        return compiled.enabled() and self.device.type == "cpu" and hasattr(self.user_model, "bind")
+        return compiled.enabled() and self.device.type == "cpu" and self._can_bind
 
     def _check_users(self, users: Tensor | None) -> None:
         if users is None:
@@ -189,13 +201,18 @@ class Simulator:
         state = self._prototype.map(lambda tensor: tensor.new_empty((size, *tensor.shape[1:])))
         state.visit.step.zero_()
         state.candidates.zero_()
+        state.record.items.fill_(PAD)
+        for tensor in (state.record.counts, state.record.last_days, state.pool.num_items):
+            tensor.zero_()
         return dataclasses.replace(state, memory=Memory.blank(size, self._memory_size, self.device))
 
     def _chunk(self, lanes: int) -> int:
         """How many of ``lanes`` are computed together."""
         if self.device.type != "cpu":
             return max(lanes, 1)
-        return min(CHUNK, max(-(-lanes // num_chunk_threads()), _SMALLEST_CHUNK))
+        threads = num_chunk_threads()
+        rounds = max(-(-lanes // (CHUNK * threads)), 1)  # in which each thread takes a chunk, of equal size: none waits
+        return max(-(-lanes // (rounds * threads)), _SMALLEST_CHUNK)
 
     def _return(self, state: State, hazard: Tensor) -> tuple[State, Tensor]:
         """Sends users away and has them come back for their next trip; and bool [B], who never comes back."""

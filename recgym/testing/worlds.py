@@ -143,6 +143,6 @@ def tiny_world(
             "repeat_last_days": torch.from_numpy(repeat_days),
         },
         {key: value.detach() for key, value in model.state_dict().items()},
-        card="# tiny\n\nRandom weights; nothing was fitted.\n",
+        documents={"card.md": b"# tiny\n\nRandom weights; nothing was fitted.\n"},
     )
     return load_world(where)

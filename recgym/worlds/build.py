@@ -18,14 +18,15 @@ import recgym.data
 from recgym.data.interactions import Interactions
 from recgym.paths import recgym_home
 from recgym.user_models.preference.attributes import attribute_columns, item_attributes, item_statistics
+from recgym.user_models.preference.exposures import fit_lift
 from recgym.user_models.preference.text import encode_texts
 from recgym.user_models.preference.training import PreferenceModel, Trainer, TrainingData
 from recgym.worlds.bundle import write_bundle
-from recgym.worlds.card import render_card
+from recgym.worlds.card import card_files
 from recgym.worlds.parameters import behaviour_parameters
 from recgym.worlds.prepare import Prepared, prepare
 from recgym.worlds.recipes import Recipe
-from recgym.worlds.spec import FORMAT_VERSION, WorldSpec
+from recgym.worlds.spec import FORMAT_VERSION, Parameter, WorldSpec
 from recgym.worlds.userside import user_side
 from recgym.worlds.validate import satisfaction_reference, validate
 from recgym.worlds.world import World, load_world, worlds_home
@@ -105,6 +106,7 @@ def _export(
     basis = basis * torch.sign(basis.gather(1, basis.abs().argmax(1, keepdim=True)))  # fixes the signs
     pca = parts @ basis[:PCA_WIDTH].T
     summary = log.summary()
+    lift = _lift(trainer, recipe)
     spec = WorldSpec(
         format_version=FORMAT_VERSION,
         name=recipe.name,
@@ -129,16 +131,37 @@ def _export(
         config=recipe.model_dump(mode="json"),
         seeds={"build": recipe.seed},
         versions=_versions(),
-        parameters=behaviour_parameters(recipe),
-        behaviour={"satisfaction_reference": 0.5},
+        parameters=(*behaviour_parameters(recipe), *lift),
+        behaviour={"satisfaction_reference": 0.5, **({"lift": float(lift[0].value)} if lift else {})},
         metrics={"training": _training_summary(trainer.history)},
         files={},
     )
     items = prepared.items.drop(columns="text")
     weights = {name: value.detach().clone() for name, value in model.network.state_dict().items()}
     tables = {"vectors": vectors, "text_pca": pca / pca.std(0).clamp(min=1e-6) * 0.33, "graph": graph}
-    write_bundle(target, spec, items, users, tables, tensors, weights, render_card(spec))
+    write_bundle(target, spec, items, users, tables, tensors, weights, card_files(spec))
     return load_world(target)
+
+
+def _lift(trainer: Trainer, recipe: Recipe) -> tuple[Parameter, ...]:
+    """The lift as fitted on what was shown on the trips that calibrated q; empty for a log without exposures."""
+    trips = trainer.data.trips
+    if trips.exposures is None:
+        return ()
+    targets = np.flatnonzero(trips.trip_user_remaining == 1)
+    row, item, examined = trips.exposures.of(targets)
+    logit = trainer.catalogue_logits(targets)[torch.from_numpy(row), torch.from_numpy(item)].double().numpy()
+    keys = trips.trip * trips.num_items + trips.item
+    lift, error = fit_lift(logit, examined, np.isin(targets[row] * trips.num_items + item, keys))
+    return (
+        Parameter(
+            name="lift that the log's exposures show; scenarios set theirs",
+            status="fitted",
+            value=f"{lift:.3f}",
+            evidence=f"log {recipe.dataset!r}: likelihood of {len(row)} shown pairs, standard error {error:.3f}, given "
+            f"that position p is examined with chance {recipe.examination_decay} ** p",
+        ),
+    )
 
 
 def _measure(world: World, log: Interactions, report: Progress) -> World:
@@ -160,7 +183,7 @@ def rewrite(world: World) -> World:
         world.item_tensors,
         world.user_tensors,
         world.weights,
-        render_card(world.spec),
+        card_files(world.spec),
     )
     return load_world(world.path)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +17,29 @@ from recgym.worlds.spec import WorldSpec
 from recgym.worlds.world import file_digest
 
 
+@contextmanager
+def replaced_directory(path: Path) -> Iterator[Path]:
+    """A directory to write to, which takes the place of ``path`` at the end.
+
+    Nothing half-written stays behind: an error or an interruption leaves what is at ``path`` as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    new, old = work / "new", work / "old"
+    try:
+        new.mkdir()
+        yield new
+        for file in new.iterdir():
+            file.chmod(0o644)  # for everybody to read; safetensors writes for its owner alone
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    finally:
+        if old.exists() and not path.exists():  # interrupted between the two renames
+            old.rename(path)
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def write_bundle(
     path: Path,
     spec: WorldSpec,
@@ -23,31 +48,20 @@ def write_bundle(
     item_tensors: dict[str, Tensor],
     user_tensors: dict[str, Tensor],
     weights: dict[str, Tensor],
-    card: str,
+    documents: Mapping[str, bytes],
 ) -> WorldSpec:
     """Writes a bundle to ``path``, replacing the one that is there; returns the spec with checksums.
 
-    Item tensors are stored in float16. Nothing half-written stays behind: an error leaves the old bundle in place.
+    Item tensors are stored in float16. ``documents`` are the card's files by name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
+    with replaced_directory(path) as work:
         items.to_parquet(work / "items.parquet", index=False, compression="zstd")
         users.to_parquet(work / "users.parquet", index=False, compression="zstd")
         half = {k: v.to(torch.float16) if v.is_floating_point() else v for k, v in item_tensors.items()}
         for name, tensors in (("items", half), ("users", user_tensors), ("model", weights)):
             save_file({k: v.contiguous() for k, v in tensors.items()}, work / f"{name}.safetensors")
-        (work / "card.md").write_text(card, encoding="utf-8")
-        for file in work.iterdir():
-            file.chmod(0o644)  # a bundle is for everybody to read; safetensors writes for its owner alone
-        files = {file.name: file_digest(file) for file in sorted(work.iterdir())}
-        spec = spec.model_copy(update={"files": files})
+        for name, content in documents.items():
+            (work / name).write_bytes(content)
+        spec = spec.model_copy(update={"files": {file.name: file_digest(file) for file in sorted(work.iterdir())}})
         (work / "world.json").write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        if path.exists():
-            shutil.rmtree(path)
-        work.chmod(0o755)
-        work.rename(path)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
     return spec

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from recgym.data.interactions import FilterCount, Interactions
 from recgym.errors import DataError
+from recgym.user_models.preference.exposures import Exposures
 from recgym.user_models.preference.network import MAX_FEEDBACK, TREND_DAYS
 from recgym.user_models.preference.trends import Trends
 from recgym.user_models.preference.trips import Trips
@@ -55,6 +56,9 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
         }
     )
     frame["trip"] = _trip_ids(log, frame)
+    whole = frame.assign(**_shown(log, recipe))
+    bought = log["purchase"] if "purchase" in log else np.ones(len(log), bool)
+    frame = _keep(frame, bought, "nothing bought", filters)
     items = log.items
     if "recommendable" in items and not recipe.every_item:
         frame = _keep(frame, items["recommendable"].to_numpy(bool)[frame["item"]], "items not recommendable", filters)
@@ -73,6 +77,11 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
     frame["item"] = np.searchsorted(item_rows, frame["item"])
     frame["user"] = np.searchsorted(user_rows, frame["user"])
     trips, repeated = _as_trips(frame, recipe, len(user_rows), len(item_rows))
+    if "exposure" in log:
+        exposures = _exposures(whole[whole["shown"]], frame, item_rows)
+        trips = replace(trips, exposures=exposures)
+        note = "q is not learned from them, the lift is; held-out figures count them like any other"
+        filters.append(FilterCount("items shown on a trip", len(exposures.item), note))
     if repeated:
         filters.append(
             FilterCount("repeated item in a trip", repeated, "merged: quantities add up, the last rating counts")
@@ -99,6 +108,32 @@ def _feedback(log: Interactions, recipe: Recipe) -> np.ndarray:
         return np.rint(log["rating"]).clip(1, 5).astype(np.int64)
     quantity = log["quantity"] if "quantity" in log else np.ones(len(log))
     return np.rint(quantity).clip(1, MAX_FEEDBACK).astype(np.int64)
+
+
+def _shown(log: Interactions, recipe: Recipe) -> dict[str, np.ndarray]:
+    """What each event of a log says of showing: bool [E], and the chance of being passed over at its position."""
+    if "exposure" not in log:
+        return {"shown": np.zeros(len(log), bool), "missed": np.ones(len(log))}
+    if "purchase" not in log:
+        raise DataError(
+            f"log {log.name!r} has a column 'exposure' but none called 'purchase': what was shown cannot be told from "
+            "what was bought"
+        )
+    looked = recipe.examination_decay ** log["position"] if "position" in log else np.ones(len(log))
+    return {"shown": log["exposure"], "missed": 1.0 - looked}
+
+
+def _exposures(shown: pd.DataFrame, bought: pd.DataFrame, item_rows: np.ndarray) -> Exposures:
+    """What was shown on the trips of ``bought``, whose items are rows of ``item_rows`` already."""
+    number = np.unique(bought["trip"])  # trip numbers ascend by user and time, as the trips of ``_as_trips`` do
+    shown = shown[np.isin(shown["trip"], number) & np.isin(shown["item"], item_rows)]
+    missed = shown.groupby(["trip", "item"], sort=True)["missed"].prod().reset_index()
+    return Exposures(
+        trip=np.searchsorted(number, missed["trip"]).astype(np.int64),
+        item=np.searchsorted(item_rows, missed["item"]).astype(np.int64),
+        examined=1.0 - missed["missed"].to_numpy(np.float64),
+        num_items=len(item_rows),
+    )
 
 
 def _trip_ids(log: Interactions, frame: pd.DataFrame) -> np.ndarray:

@@ -43,6 +43,9 @@ class Recipe(BaseModel):
     min_item_users: int = Field(20, ge=1, description="items bought by fewer users are left out")
     min_user_trips: int = Field(5, ge=4, description="users with fewer trips are left out; two are held out")
     every_item: bool = Field(False, description="keep items marked as not recommendable (fuel, coupons) too")
+    examination_decay: float = Field(
+        0.9, gt=0, le=1, description="logs with exposures: position p (from 0) was examined with chance decay ** p"
+    )
     attributes: dict[str, Binning] = {}
     encoder: str = DEFAULT_ENCODER
     seed: int = 0

@@ -18,6 +18,7 @@ class Parameter(BaseModel):
     status: Literal["fitted", "assumed"]
     value: str  # the value, or where it lies in the bundle
     evidence: str  # fitted: data and metric; assumed: reference
+    metrics: dict[str, str] = {}  # fitted: what is measured -> its dotted path in the world's metrics
 
 
 class WorldSpec(BaseModel):

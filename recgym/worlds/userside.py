@@ -49,15 +49,21 @@ def user_side(
         "repeat_last_days": torch.from_numpy(repeats["last_day"].to_numpy(copy=True)).to(torch.int16),
     }
     made = np.diff(trips.users)
-    last = np.maximum(trips.users[1:] - 1, 0)
     pace = trips.final_pace
+
+    def last(values: np.ndarray, fill: int) -> np.ndarray:
+        """The value of each user's last trip."""
+        out = np.full(trips.num_users, fill)
+        out[made > 0] = values[trips.users[1:][made > 0] - 1]
+        return out
+
     columns = pd.DataFrame(
         {
             "num_trips": made,
             "num_events": np.bincount(trips.trip_user[trips.trip], minlength=trips.num_users),
-            "last_day": np.where(made > 0, trips.trip_day[last], trips.trip_day.max()),
-            "last_gap": np.where(made > 0, trips.gap[last], 0),
-            "last_size": np.where(made > 0, trips.size[last], 0),
+            "last_day": last(trips.trip_day, int(trips.trip_day.max(initial=0))),
+            "last_gap": last(trips.gap, 0),
+            "last_size": last(trips.size, 0),
             "mean_log_size": pace[:, 1],
             "mean_log_gap": pace[:, 2],
         }

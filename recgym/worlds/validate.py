@@ -8,26 +8,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from recgym.data.interactions import Interactions
 from recgym.errors import WorldError
-from recgym.evaluation.statistics import mean
 from recgym.random import derive_seeds
 from recgym.scenario import Scenario, load_scenario
-from recgym.user_models.preference.metrics import ndcg_and_recall
 from recgym.user_models.preference.trips import Trips
 from recgym.user_models.preference.users import PreferenceUsers
+from recgym.worlds import pointwise
+from recgym.worlds.graded import measure_graded
+from recgym.worlds.marginals import compare, quantities
 from recgym.worlds.prepare import prepare, trend_columns
 from recgym.worlds.recipes import Recipe
-from recgym.worlds.unaided import ks_distance, unaided_trips
+from recgym.worlds.sequences import compare_sequences
+from recgym.worlds.unaided import popularity_trips, unaided_trips
 from recgym.worlds.userside import user_side
-from recgym.worlds.views import HeldOut, held_out_logits, rating_predictions
+from recgym.worlds.views import CutView, HeldOut
 from recgym.worlds.world import World
 
 Progress = Callable[[str, float], None]
-NEGATIVES = 100  # per household and kind
 REFERENCE_POLICY = "frequency"
+UNAIDED = 2  # trips that the model makes by itself: as many of each user are held out
 
 
 def validate(world: World, log: Interactions, progress: Progress | None = None) -> dict[str, Any]:
@@ -44,33 +45,105 @@ def validate(world: World, log: Interactions, progress: Progress | None = None) 
         )
     recipe = Recipe.model_validate(world.spec.config)
     trips = prepare(log, recipe).trips
-    targets = np.flatnonzero(trips.trip_user_remaining == 0)
-    report("validating: ranking held-out trips", 0.0)
-    cut = cut_world(world, trips, recipe, held_out=1)
-    logits = held_out_logits(cut, trips, targets)
-    held = HeldOut.of(trips, targets)
-    report("validating: ranking held-out trips", 0.5)
-    out: dict[str, Any] = {
+    return {
         "held_out": "each user's last trip; the one before it was used for early stopping and calibration",
-        "users": len(targets),
-        "next_trip": _ranking(logits, held, trips, targets),
-        "auc": _auc(logits, held, trips, targets, recipe.seed),
-        "purchase": _pointwise(logits, held, trips, targets),
+        "users": trips.num_users,
+        **_pointwise(world, trips, recipe, report),
+        **_unaided(world, trips, recipe, report),
     }
-    if recipe.kind == "rating":
-        out["rating"] = _ratings(cut, trips, targets)
-    report("validating: unaided trips", 0.7)
-    before = cut_world(world, trips, recipe, held_out=2)
-    sizes, gaps = unaided_trips(before, number=2, seed=recipe.seed)
-    real = trips.trip_user_remaining < 2
-    out["unaided"] = {
-        "trips": int(real.sum()),
-        "size_ks": round(ks_distance(sizes, trips.size[real]), 4),
-        "gap_ks": round(ks_distance(gaps, trips.gap[real]), 4),
-        "size_mean": [round(float(sizes.mean()), 3), round(float(trips.size[real].mean()), 3)],
-        "gap_mean": [round(float(gaps.mean()), 3), round(float(trips.gap[real].mean()), 3)],
+
+
+def _pointwise(world: World, trips: Trips, recipe: Recipe, report: Progress) -> dict[str, Any]:
+    """Each user's last trip, item by item."""
+    stage = "validating: held-out trips"
+    report(stage, 0.0)
+    targets = np.flatnonzero(trips.trip_user_remaining == 0)
+    users = trips.trip_user[targets]
+    pseudo_trips = pointwise.choose_pseudo_trips(trips.select(trips.before_last(1)))
+    report(stage, 0.2)
+    cut = cut_world(world, trips, recipe, held_out=1)
+    view, held = CutView(cut, trips, targets), HeldOut.of(trips, targets)
+    logits = view.logits()
+    report(stage, 0.4)
+    predictors = pointwise.Predictors(logits, held, trips.number[targets], pseudo_trips)
+    losses = pointwise.catalogue_losses(predictors)
+    found = pointwise.areas(logits, held, trips.num_items, recipe.seed)
+    probes = pointwise.probe(predictors, recipe.seed)
+    report(stage, 0.6)
+    sizes = (torch.sigmoid(logits).sum(1).mean(), trips.size[targets].mean())
+    groups = pointwise.attribute_groups(cut.users, cut.spec.attributes)
+    out: dict[str, Any] = {
+        "next_trip": pointwise.ranking(logits, held, trips, targets),
+        "auc": {
+            "negatives_per_user": pointwise.NEGATIVES,
+            **{kind: pointwise.summaries(scorers, users) for kind, scorers in found.items()},
+        },
+        "purchase": {
+            "log_loss": pointwise.summaries(losses, users),
+            "pseudo_trips": pseudo_trips,
+            "expected_and_real_size": [round(float(size), 3) for size in sizes],
+            **{name: pointwise.summarise_probes(part, users, recipe.seed) for name, part in probes.items()},
+        },
+        "groups": pointwise.by_group(groups, found, losses, probes["top"], users),
+        "history": pointwise.by_group(
+            pointwise.history_groups(trips.number[targets]), found, losses, probes["top"], users
+        ),
     }
-    report("validating: done", 1.0)
+    report(stage, 0.8)
+    out["history"].insert(0, _without_history(world, trips, recipe, held))
+    graded = measure_graded(view.answers(), trips, targets, 4 if recipe.kind == "rating" else 2, recipe.seed)
+    out["rating" if recipe.kind == "rating" else "quantity"] = graded
+    report(stage, 1.0)
+    return out
+
+
+def _without_history(world: World, trips: Trips, recipe: Recipe, held: HeldOut) -> dict[str, Any]:
+    """The pointwise figures where every user's history is hidden: all that is known are the observable attributes."""
+    alone = trips.select(trips.trip_user_remaining == 0)
+    targets = np.arange(len(alone.trip_user))
+    logits = CutView(cut_world(world, alone, recipe, held_out=1), alone, targets).logits()
+    hidden = replace(held, own_counts=torch.zeros_like(held.own_counts))
+    predictors = pointwise.Predictors(logits, hidden, np.zeros(len(targets)), pseudo_trips=1.0)
+    return pointwise.by_group(
+        {"0, history hidden": np.ones(len(targets), bool)},
+        pointwise.areas(logits, hidden, trips.num_items, recipe.seed),
+        pointwise.catalogue_losses(predictors),
+        pointwise.probe(predictors, recipe.seed)["top"],
+        alone.trip_user,
+    )[0]
+
+
+def _unaided(world: World, trips: Trips, recipe: Recipe, report: Progress) -> dict[str, Any]:
+    """The last trips as the model makes them by itself, beside the real ones and those of the controls."""
+    stage = "validating: unaided trips"
+    report(stage, 0.0)
+    history = trips.select(trips.before_last(UNAIDED))
+    cut = cut_world(world, trips, recipe, held_out=UNAIDED)
+    model = unaided_trips(cut, history, UNAIDED, recipe.seed, lambda share: report(stage, 0.9 * share))
+    popularity = popularity_trips(history, UNAIDED, recipe.seed)
+    report(stage, 1.0)
+
+    def described(source: Trips, users: np.ndarray | None = None) -> list[Any]:
+        rows = source.trip_user_remaining < UNAIDED
+        if users is not None:
+            rows &= users[source.trip_user]
+        return quantities(source, rows, world.items, recipe.kind, recipe.currency)
+
+    half = np.random.default_rng([recipe.seed, 37]).permutation(trips.num_users) % 2 == 0
+    report("validating: two-sample tests", 0.0)
+    out = {
+        "marginals": {
+            "trips": trips.num_users * UNAIDED,
+            "trips_per_user": UNAIDED,
+            "rows": compare(
+                described(trips),
+                {"model": described(model), "popularity": described(popularity)},
+                (described(trips, half), described(trips, ~half)),
+            ),
+        },
+        "sequences": compare_sequences(world, trips, model, popularity, UNAIDED, recipe.seed),
+    }
+    report("validating: two-sample tests", 1.0)
     return out
 
 
@@ -83,86 +156,6 @@ def cut_world(world: World, trips: Trips, recipe: Recipe, held_out: int) -> Worl
     trends = trend_columns(history, world.items["popularity"].to_numpy())
     users, items = world.users.assign(**dict(columns.items())), world.items.assign(**trends)
     return replace(world, user_tensors=tensors, users=users, items=items)
-
-
-def _summary(values: Tensor | np.ndarray, users: np.ndarray) -> list[float]:
-    """[mean, low, high] with a bootstrap 95% interval over users."""
-    estimate = mean(np.asarray(values, dtype=np.float64), users, np.random.default_rng(0))
-    return [round(estimate.value, 4), round(estimate.low, 4), round(estimate.high, 4)]
-
-
-def _ranking(logits: Tensor, held: HeldOut, trips: Trips, targets: np.ndarray) -> dict[str, Any]:
-    users = trips.trip_user[targets]
-    out = {}
-    frequency = held.own_counts + held.popularity / (held.popularity.max() + 1)  # ties by popularity
-    for name, scores in (
-        ("model", logits),
-        ("popularity", held.popularity.expand_as(logits)),
-        ("personal_frequency", frequency),
-    ):
-        ndcg, recall = ndcg_and_recall(scores, trips, targets)
-        out[name] = {"ndcg@10": _summary(ndcg, users), "recall@10": _summary(recall, users)}
-    ndcg_model, _ = ndcg_and_recall(logits, trips, targets)
-    ndcg_frequency, _ = ndcg_and_recall(frequency, trips, targets)
-    out["model"]["ndcg@10 above personal_frequency"] = _summary(ndcg_model - ndcg_frequency, users)
-    return out
-
-
-def _auc(logits: Tensor, held: HeldOut, trips: Trips, targets: np.ndarray, seed: int) -> dict[str, Any]:
-    """Mean over users of the chance that a bought item scores above a negative (ties count half)."""
-    rng = np.random.default_rng([seed, 17])
-    chance = (held.popularity / held.popularity.sum()).numpy()
-    users = trips.trip_user[targets]
-    out: dict[str, Any] = {"negatives_per_user": NEGATIVES}
-    for kind, weights in (("uniform", None), ("popularity", chance)):
-        areas = {"model": np.empty(len(targets)), "own_frequency": np.empty(len(targets))}
-        for row in range(len(targets)):
-            basket = held.baskets[row]
-            drawn = rng.choice(trips.num_items, NEGATIVES + len(basket), p=weights)
-            negative = torch.from_numpy(drawn[~np.isin(drawn, basket.numpy())][:NEGATIVES])
-            for name, scores in (("model", logits[row]), ("own_frequency", held.own_counts[row])):
-                above = scores[basket][:, None] - scores[negative][None, :]
-                areas[name][row] = float(((above > 0).float() + 0.5 * (above == 0).float()).mean())
-        out[kind] = {name: _summary(values, users) for name, values in areas.items()}
-    return out
-
-
-def _pointwise(logits: Tensor, held: HeldOut, trips: Trips, targets: np.ndarray) -> dict[str, Any]:
-    """Log loss over the catalogue, and calibration on each user's 100 items of highest q."""
-    users = trips.trip_user[targets]
-    labels = torch.zeros_like(logits)
-    for row, basket in enumerate(held.baskets):
-        labels[row, basket] = 1.0
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1)
-    rate = (held.popularity / held.num_trips).clamp(1e-9, 1 - 1e-6)
-    base = -(labels * rate.log() + (1 - labels) * (1 - rate).log()).sum(1)
-    top = logits.topk(min(100, logits.shape[1]), dim=1)
-    p, y = torch.sigmoid(top.values).flatten(), labels.gather(1, top.indices).flatten()
-    order = p.argsort()
-    bins = [
-        [round(float(p[part].mean()), 5), round(float(y[part].mean()), 5), len(part)] for part in order.tensor_split(10)
-    ]
-    return {
-        "log_loss": {"model": _summary(loss, users), "base_rate": _summary(base, users)},
-        "brier_top_100": round(float(((p - y) ** 2).mean()), 5),
-        "calibration_top_100": bins,  # [mean predicted, observed rate, pairs] in ten equal-mass bins
-        "expected_and_real_size": [
-            round(float(torch.sigmoid(logits).sum(1).mean()), 3),
-            round(float(labels.sum(1).mean()), 3),
-        ],
-    }
-
-
-def _ratings(cut: World, trips: Trips, targets: np.ndarray) -> dict[str, Any]:
-    """Error of the expected rating on the held-out trips, beside user and item means known before."""
-    predicted, real, baseline, users = rating_predictions(cut, trips, targets)
-    out: dict[str, Any] = {"ratings": len(real)}
-    for name, values in (("model", predicted), ("user_item_means", baseline)):
-        out[name] = {
-            "rmse": round(float(np.sqrt(np.mean((values - real) ** 2))), 4),
-            "mae": _summary(np.abs(values - real), users),
-        }
-    return out
 
 
 def default_scenario(num_items: int) -> Scenario:

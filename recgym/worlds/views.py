@@ -10,9 +10,8 @@ from torch import Tensor
 
 from recgym.user_models.preference.attributes import attribute_columns
 from recgym.user_models.preference.losses import rating_cdf
-from recgym.user_models.preference.network import TREND_DAYS
+from recgym.user_models.preference.network import MAX_FEEDBACK, TREND_DAYS
 from recgym.user_models.preference.scoring import (
-    Moments,
     OwnHistory,
     fuse,
     owned_before,
@@ -35,6 +34,11 @@ class HeldOut:
     popularity: Tensor  # [N] float32: trips with the item before anybody's held-out trip
     num_trips: int  # trips that popularity counts over
 
+    @property
+    def rates(self) -> Tensor:
+        """Share of trips that hold each item, [N]."""
+        return (self.popularity / self.num_trips).clamp(1e-9, 1 - 1e-6)
+
     @classmethod
     def of(cls, trips: Trips, targets: np.ndarray) -> HeldOut:
         """Gathers what is known before the trips ``targets``."""
@@ -49,52 +53,60 @@ class HeldOut:
         return cls(baskets, torch.from_numpy(own).float(), popularity, int((~held).sum()))
 
 
-@torch.no_grad()
-def _fused(cut: World, trips: Trips, targets: np.ndarray) -> tuple[PreferenceUsers, Tensor, Moments]:
-    """The user model of a world cut before ``targets``, fused states [P, d] and the moments."""
-    users = PreferenceUsers(cut)
-    rows = torch.from_numpy(trips.trip_user[targets])
-    moments = trip_start_moments(trips, targets, users.starting_states(rows))
-    graph = cut.user_tensors["graph"].float()
-    attributes = attribute_columns(cut.users, cut.spec.attributes)
-    return users, fuse(users.network, moments, graph, attributes), moments
+class CutView:
+    """What a world cut just before trips ``targets`` predicts at their start."""
+
+    @torch.no_grad()
+    def __init__(self, cut: World, trips: Trips, targets: np.ndarray) -> None:
+        self.trips, self.targets = trips, targets
+        self.users = PreferenceUsers(cut)
+        rows = torch.from_numpy(trips.trip_user[targets])
+        self.moments = trip_start_moments(trips, targets, self.users.starting_states(rows))
+        attributes = attribute_columns(cut.users, cut.spec.attributes)
+        self.fused = fuse(self.users.network, self.moments, cut.user_tensors["graph"].float(), attributes)  # [P, d]
+
+    @torch.no_grad()
+    def logits(self) -> Tensor:
+        """Calibrated logits of q, [P, N]."""
+        users = self.users
+        past = self.trips.select(self.trips.before_last(1))
+        own = owned_before(self.trips, Trends.of(past, users.world.items["popularity"].to_numpy()), self.targets)
+        vectors, statistics = users.item_vectors, users.item_statistics
+        return score_catalogue(users.network, self.fused, vectors, statistics, self.moments, own).logits()
+
+    @torch.no_grad()
+    def answers(self) -> Answers:
+        """Quantities or ratings of all items in the trips, with the chances that the model gives to each grade."""
+        trips, users = self.trips, self.users
+        moment = np.repeat(np.arange(len(self.targets)), trips.size[self.targets])
+        event = np.concatenate([np.arange(trips.events[t], trips.events[t + 1]) for t in self.targets])
+        zero, flat = torch.zeros(len(event)), torch.zeros(len(event), len(TREND_DAYS))
+        pairs = OwnHistory(torch.from_numpy(moment), torch.from_numpy(trips.item[event]), zero, zero, flat)
+        output = score_pairs(users.network, self.fused, users.item_vectors, users.item_statistics, self.moments, pairs)
+        if "rating" in users.world.spec.responses:
+            cdf = rating_cdf(users.network, output.rating).double().numpy()
+            edges = np.concatenate((np.zeros((len(event), 1)), cdf, np.ones((len(event), 1))), axis=1)
+            chances = np.diff(edges, axis=1)
+        else:
+            chances = geometric_chances(torch.sigmoid(output.stop).double().numpy())
+        values = np.arange(1, chances.shape[1] + 1)
+        return Answers(chances, values, trips.feedback[event], trips.trip_user[trips.trip[event]], trips.item[event])
 
 
-@torch.no_grad()
-def held_out_logits(cut: World, trips: Trips, targets: np.ndarray) -> Tensor:
-    """Calibrated logits of q [P, N] at the start of trips ``targets``, from a world cut just before them."""
-    users, fused, moments = _fused(cut, trips, targets)
-    trends = Trends.of(trips.select(trips.before_last(1)), cut.items["popularity"].to_numpy())
-    own = owned_before(trips, trends, targets)
-    return score_catalogue(users.network, fused, users.item_vectors, users.item_statistics, moments, own).logits()
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """R graded answers (quantities or ratings) of held-out trips, and what the model expects of them."""
+
+    chances: np.ndarray  # [R, V] chance of each grade, given that the item is bought or watched
+    values: np.ndarray  # [V] int64 grades, ascending
+    grade: np.ndarray  # [R] int64 grades given
+    user: np.ndarray  # [R] int64 user rows
+    item: np.ndarray  # [R] int64 item rows
 
 
-@torch.no_grad()
-def rating_predictions(
-    cut: World, trips: Trips, targets: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Expected ratings, real ratings, user-plus-item means and user rows of all ratings in trips ``targets``, [R]."""
-    users, fused, moments = _fused(cut, trips, targets)
-    length = trips.size[targets]
-    moment = np.repeat(np.arange(len(targets)), length)
-    event = np.concatenate([np.arange(trips.events[t], trips.events[t + 1]) for t in targets])
-    item = torch.from_numpy(trips.item[event])
-    zero = torch.zeros(len(event))
-    pairs = OwnHistory(torch.from_numpy(moment), item, zero, zero, torch.zeros(len(event), len(TREND_DAYS)))
-    output = score_pairs(users.network, fused, users.item_vectors, users.item_statistics, moments, pairs)
-    expected = 5 - rating_cdf(users.network, output.rating).sum(-1)  # E[r] = 5 - sum of P(r <= k)
-    held = np.zeros(len(trips.trip_user), bool)
-    held[targets] = True
-    known = ~held[trips.trip]
-    overall = trips.feedback[known].mean()
-
-    def offsets(groups: np.ndarray, size: int, residual: np.ndarray) -> np.ndarray:
-        total = np.bincount(groups, residual, minlength=size)
-        return total / (np.bincount(groups, minlength=size) + 5)  # shrunk by five pseudo-ratings
-
-    residual = trips.feedback[known] - overall
-    by_item = offsets(trips.item[known], trips.num_items, residual)
-    owner = trips.trip_user[trips.trip]
-    by_user = offsets(owner[known], trips.num_users, residual - by_item[trips.item[known]])
-    baseline = overall + by_item[trips.item[event]] + by_user[owner[event]]
-    return expected.numpy(), trips.feedback[event].astype(np.float64), baseline, owner[event]
+def geometric_chances(stop: np.ndarray) -> np.ndarray:
+    """Chances [R, 20] of quantities 1 to 20, geometric with parameter ``stop`` [R]; the last takes all above."""
+    powers = (1 - stop[:, None]) ** np.arange(MAX_FEEDBACK)
+    chances: np.ndarray = powers * stop[:, None]
+    chances[:, -1] = powers[:, -1]
+    return chances

@@ -140,6 +140,7 @@ def test_nothing_of_the_preference_model_is_observable(world: World) -> None:
 
     plain, other = RecEnv(world, user_model=PreferenceUsers(world)), RecEnv(world, user_model=Silent(world))
     assert_same(plain.reset(seed=1)[0], other.reset(seed=1)[0])
+    assert int(other.state.visit.intended) == int(plain.state.visit.intended) + 5
 
 
 @pytest.mark.parametrize(

@@ -25,19 +25,20 @@ OVERRIDES: list[dict[str, Any]] = [
 def play(simulator: Simulator, state: State, steps: int) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
     """Everything that comes out of ``steps`` slates with repeats and duplicates, and the state at the end."""
     seen = []
-    slate = state.candidates[:, torch.arange(10) * 7].to(torch.int64)
+    places = torch.arange(10, device=state.seed.device) * 7
+    slate = state.candidates[:, places].to(torch.int64)
     for step in range(steps):
         out = simulator.observe(state, KEYS)
         out["expected"] = simulator.expected_reward(state, state.candidates.to(torch.int64))
         kept = slate[:, :3]
-        slate = state.candidates[:, torch.arange(10) * 7].to(torch.int64)
+        slate = state.candidates[:, places].to(torch.int64)
         if step % 2:
             slate[:, :3], slate[:, 9] = kept, slate[:, 5]
         state, outcome = simulator.step(state, slate)
         for name in ("examined", "consumed", "quantity", "rating", "reward", "terminated", "truncated", "gap_days"):
             out[name] = getattr(outcome, name)
-        seen.append({name: value.clone() for name, value in out.items()})
-    return seen, {name: value.clone() for name, value in state.flatten().items()}
+        seen.append({name: value.cpu().clone() for name, value in out.items()})
+    return seen, {name: value.cpu().clone() for name, value in state.flatten().items()}
 
 
 def subsets() -> list[Tensor]:
@@ -49,14 +50,17 @@ def subsets() -> list[Tensor]:
 
 @pytest.mark.parametrize("overrides", OVERRIDES, ids=["horizon", "cascade"])
 @pytest.mark.parametrize("kind", ["purchase", "rating"])
-def test_lanes_are_the_same_in_any_batch(kind: str, overrides: dict[str, Any], world: World, films: World) -> None:
-    simulator = Simulator(world if kind == "purchase" else films, load_scenario("default", overrides))
-    seeds = torch.arange(33) * 7 + 5
+def test_lanes_are_the_same_in_any_batch(
+    kind: str, overrides: dict[str, Any], world: World, films: World, device: torch.device
+) -> None:
+    simulator = Simulator(world if kind == "purchase" else films, load_scenario("default", overrides), device)
+    seeds = torch.arange(33, device=device) * 7 + 5
     episodes = seeds % 3
     whole, end = play(simulator, simulator.reset(seeds, episodes), 12)
     assert sum(int(step["consumed"].sum()) for step in whole) > 100
     for lanes in subsets():
-        part, part_end = play(simulator, simulator.reset(seeds[lanes], episodes[lanes]), 12)
+        here = lanes.to(device)
+        part, part_end = play(simulator, simulator.reset(seeds[here], episodes[here]), 12)
         for step, (all_of_it, some) in enumerate(zip(whole, part, strict=True)):
             for name, value in all_of_it.items():
                 assert torch.equal(value[lanes], some[name]), (name, step, len(lanes))
@@ -64,9 +68,9 @@ def test_lanes_are_the_same_in_any_batch(kind: str, overrides: dict[str, Any], w
             assert torch.equal(value[lanes], part_end[name]), (name, len(lanes))
 
 
-def test_a_branch_with_the_same_luck_replays(world: World) -> None:
-    simulator = Simulator(world, load_scenario("default", {"episode.kind": "horizon"}))
-    state = simulator.reset(torch.arange(6), torch.zeros(6, dtype=torch.int64))
+def test_a_branch_with_the_same_luck_replays(world: World, device: torch.device) -> None:
+    simulator = Simulator(world, load_scenario("default", {"episode.kind": "horizon"}), device)
+    state = simulator.reset(torch.arange(6, device=device), torch.zeros(6, dtype=torch.int64, device=device))
     for _ in range(3):
         state, _ = simulator.step(state, state.candidates[:, :10].to(torch.int64))
     twin = simulator.branch(state, 3, "same")

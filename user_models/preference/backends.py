@@ -33,8 +33,8 @@ from recgym.user_models.preference.numerics import dot, linear, silu
 from recgym.worlds.world import Ragged
 
 if TYPE_CHECKING:
-    from recgym.simulation.plan import Exchange
     from recgym.user_models.preference.users import PreferenceState
+    from recgym.user_models.protocol import Exchange
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class CompiledBackend:
         stop = torch.empty(shape if self._quantities else (0, 0))
         cdf = torch.empty((*shape, 4) if self._ratings else (0, 0, 4))
         kernels.appraise(
-            self._heads, *_numpy(query, items, own_counts, own_days, pace, visit.gap_days, logit, stop, cdf)
+            self._heads, *arrays(query, items, own_counts, own_days, pace, visit.gap_days, logit, stop, cdf)
         )
         return Appraisal(logit, stop if self._quantities else None, cdf if self._ratings else None)
 
@@ -182,7 +182,7 @@ class CompiledBackend:
         probability, consumed = torch.empty(shape), torch.empty(shape, dtype=torch.bool)
         quantity, rating = torch.empty(shape, dtype=torch.int32), torch.empty(shape, dtype=torch.int32)
         given = (view.logit, stop, cdf, slate.lift, slate.examined, noise.want, noise.quantity, noise.rating)
-        kernels.respond(*_numpy(*given), MAX_FEEDBACK, *_numpy(probability, consumed, quantity, rating))
+        kernels.respond(*arrays(*given), MAX_FEEDBACK, *arrays(probability, consumed, quantity, rating))
         return Response(consumed, quantity, rating), probability
 
     def advance(self, cache: Tensor, position: Tensor, gap_level: Tensor, slate: Feedback) -> Tensor:
@@ -190,7 +190,7 @@ class CompiledBackend:
         sequence = torch.zeros(len(position), self._dim)
         shown = (slate.items, slate.told, slate.consumed, slate.ignored)
         lanes = slate.active.nonzero().squeeze(1)
-        kernels.advance(self._sequence, *_numpy(lanes, cache, position, *shown, gap_level, sequence))
+        kernels.advance(self._sequence, *arrays(lanes, cache, position, *shown, gap_level, sequence))
         return sequence
 
     def size(self, fused: Tensor, target: Tensor) -> Tensor:
@@ -205,20 +205,20 @@ class CompiledBackend:
     def _sample(head: Distribution, fused: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         whole = torch.empty(len(target), dtype=torch.int32)
         beyond = torch.empty(len(target), dtype=torch.bool)
-        kernels.sample(head, np.arange(len(target)), *_numpy(fused, target, whole, beyond))
+        kernels.sample(head, np.arange(len(target)), *arrays(fused, target, whole, beyond))
         return whole, beyond
 
     def replay(self, users: Tensor, histories: Ragged, levels: Tensor, caches: Tensor, states: Tensor) -> None:
         """Writes the caches [U, L, 2, W d] and states [U, d] of ``users`` after their shipped histories."""
         tokens = histories.values
         given = (users, histories.offsets, tokens["items"], tokens["feedback"], levels, self._blank, caches, states)
-        kernels.replay(self._sequence, *_numpy(*given))
+        kernels.replay(self._sequence, *arrays(*given))
 
     def refresh(self, user: Tensor, sequence: Tensor, pace: Tensor, visit: Visit) -> tuple[Tensor, Tensor]:
         """See ``Backend.refresh``."""
         fused, query = torch.empty(len(user), self._dim), torch.empty(len(user), self._asked)
         given = (user, sequence, visit.gap_days, visit.step, visit.bought, visit.day, pace, fused, query)
-        kernels.refresh(self._state, np.arange(len(user)), *_numpy(*given))
+        kernels.refresh(self._state, np.arange(len(user)), *arrays(*given))
         return fused, query
 
     def bind(
@@ -236,9 +236,9 @@ class CompiledBackend:
         ``prepare`` sees to it that ``starts`` holds the users of an array.
         """
         hand = Hand(
-            *_numpy(state.user, state.cache, state.position, state.sequence, state.fused, state.query),
-            *_numpy(state.pace, state.gap_level, user, record.num_trips, record.mean_log_size, record.mean_log_gap),
-            *_numpy(visit.gap_days, visit.step, visit.bought, visit.day, visit.intended),
+            *arrays(state.user, state.cache, state.position, state.sequence, state.fused, state.query),
+            *arrays(state.pace, state.gap_level, user, record.num_trips, record.mean_log_size, record.mean_log_gap),
+            *arrays(visit.gap_days, visit.step, visit.bought, visit.day, visit.intended),
         )
         shape = exchange.items.shape
         logit = np.empty(shape, np.float32)
@@ -298,5 +298,6 @@ class Bound:
         kernels.move(*self.to_move, lanes, *self.slate, self.hand)
 
 
-def _numpy(*tensors: Tensor) -> list[np.ndarray]:
-    return [tensor.numpy() for tensor in tensors]
+def arrays(*tensors: Tensor) -> list[np.ndarray]:
+    """Tensors as kernels read them; bfloat16, which numpy has not, as its bits."""
+    return [(t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy() for t in tensors]

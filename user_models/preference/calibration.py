@@ -32,16 +32,20 @@ def calibrate(network: PreferenceNetwork, parts: Components, trips: Trips, targe
     labels = torch.zeros_like(parts.match)
     for row, trip in enumerate(targets):
         labels[row, torch.from_numpy(trips.item[trips.events[trip] : trips.events[trip + 1]])] = 1.0
+    counted = torch.ones_like(labels)
+    if trips.exposures is not None:
+        at, item, _ = trips.exposures.of(targets)
+        counted[torch.from_numpy(at), torch.from_numpy(item)] = 0.0
     columns = (parts.match, parts.hidden, parts.repeat, parts.bias.expand_as(parts.match), torch.ones_like(labels))
     weights = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
-    loss, gradient, hessian = _derivatives(columns, labels, weights)
+    loss, gradient, hessian = _derivatives(columns, labels, counted, weights)
     for _ in range(NEWTON_STEPS):
         move = torch.linalg.solve(hessian, gradient)
         slope, stride = float(gradient @ move), 1.0
         if slope < 1e-8:
             break
         while stride > 1e-6:  # a whole step may overshoot where chances are near 0 or 1
-            trial = _derivatives(columns, labels, weights - stride * move)
+            trial = _derivatives(columns, labels, counted, weights - stride * move)
             if trial[0] <= loss - 1e-4 * stride * slope:
                 break
             stride /= 2
@@ -79,8 +83,10 @@ def calibrate_bins(head: nn.Sequential, fused: Tensor, bins: Tensor) -> None:
         last.bias.add_((seen / (scale * head(fused).softmax(1).sum(0)).clamp(min=1e-6)).log())
 
 
-def _derivatives(columns: tuple[Tensor, ...], labels: Tensor, weights: Tensor) -> tuple[float, Tensor, Tensor]:
-    """The summed log loss with the prior, its gradient [C] and Hessian [C, C]; in blocks of rows to bound memory."""
+def _derivatives(
+    columns: tuple[Tensor, ...], labels: Tensor, counted: Tensor, weights: Tensor
+) -> tuple[float, Tensor, Tensor]:
+    """The summed log loss with the prior, its gradient [C] and Hessian [C, C], of the ``counted`` pairs; by blocks."""
     prior = torch.full((len(columns),), PRIOR, dtype=torch.float64)
     prior[-1] = 1e-6  # the intercept is free
     away = weights - torch.tensor([1.0] * (len(columns) - 1) + [0.0], dtype=torch.float64)
@@ -88,10 +94,10 @@ def _derivatives(columns: tuple[Tensor, ...], labels: Tensor, weights: Tensor) -
     gradient, hessian = prior * away, torch.diag(prior)
     for start in range(0, len(labels), 64):
         block = torch.stack([column[start : start + 64].flatten() for column in columns]).double()  # [C, n]
-        told = labels[start : start + 64].flatten()
+        told, weight = (table[start : start + 64].flatten() for table in (labels, counted))
         logit = weights @ block
         chance = torch.sigmoid(logit)
-        loss += float((F.softplus(logit) - logit * told).sum())
-        gradient += block @ (chance - told)
-        hessian += (block * (chance * (1 - chance))) @ block.T
+        loss += float((weight * (F.softplus(logit) - logit * told)).sum())
+        gradient += block @ (weight * (chance - told))
+        hessian += (block * (weight * chance * (1 - chance))) @ block.T
     return loss, gradient, hessian

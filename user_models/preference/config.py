@@ -57,6 +57,43 @@ class TrainingConfig(BaseModel):
     clip_norm: float = Field(1.0, gt=0)
 
 
+class RatingConfig(BaseModel):
+    """The rating head and its training on a log of ratings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: int = Field(2, ge=1, description="graph convolutions over rated edges")
+    heads: int = Field(8, ge=1, description="weightings of the ratings near in time")
+    likeness: int = Field(16, ge=1, description="width in which two items are compared")
+    window: int = Field(32, ge=1, description="ratings before a moment that are looked at, and as many after")
+    hidden_share: float = Field(0.15, gt=0, lt=1, description="share of the ratings hidden and predicted at a step")
+    epochs: int = Field(60, ge=1)
+    patience: int = Field(12, ge=1, description="epochs without improvement on validation before stopping")
+    learning_rate: float = Field(6e-3, gt=0)
+    quick_pace: float = Field(5.0, gt=0, description="factor on the learning rate of the few scalars of the head")
+    weight_decay: float = Field(0.1, ge=0)
+    input_dropout: float = Field(0.5, ge=0, lt=1, description="dropout on text embeddings and attributes")
+    likelihood: float = Field(0.3, ge=0, description="weight of the log likelihood beside the squared error")
+    validation_share: float = Field(0.1, gt=0, lt=1, description="share of the ratings carved out for early stopping")
+    members: int = Field(5, ge=1, description="models, alike but for the seed, whose predictions are averaged")
+    clip_norm: float = Field(1.0, gt=0)
+
+
+class NextItemConfig(BaseModel):
+    """Training for next items alone, on a log of events without repeats."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(60, ge=1)
+    patience: int = Field(8, ge=1, description="epochs without improvement on validation before stopping")
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.03, ge=0)
+    input_dropout: float = Field(0.2, ge=0, lt=1, description="dropout on text embeddings and attributes")
+    segment: int = Field(150, ge=2, description="events of a training segment")
+    batch: int = Field(16, ge=1, description="segments a step")
+    clip_norm: float = Field(1.0, gt=0)
+
+
 class ModelConfig(BaseModel):
     """Everything that shapes a preference model."""
 
@@ -65,3 +102,5 @@ class ModelConfig(BaseModel):
     network: NetworkConfig = NetworkConfig()
     graph: GraphConfig = GraphConfig()
     training: TrainingConfig = TrainingConfig()
+    rating: RatingConfig = RatingConfig()
+    next_item: NextItemConfig = NextItemConfig()

@@ -58,9 +58,13 @@ def rating_cdf(network: PreferenceNetwork, location: Tensor) -> Tensor:
 def rating_loss(network: PreferenceNetwork, output: PairOutput, pairs: Pairs) -> Tensor:
     """Negative log likelihood of the ratings given, averaged over ratings."""
     rated = pairs.label > 0
-    cdf = rating_cdf(network, output.rating[rated])
+    return ordinal_loss(rating_cdf(network, output.rating[rated]), pairs.feedback[rated])
+
+
+def ordinal_loss(cdf: Tensor, rating: Tensor) -> Tensor:
+    """Negative log likelihood of ratings [Q] under P(rating <= 1..4) [Q, 4], averaged."""
     edges = torch.cat((torch.zeros_like(cdf[:, :1]), cdf, torch.ones_like(cdf[:, :1])), dim=1)
-    rating = pairs.feedback[rated].long().clamp(1, 5)[:, None]
+    rating = rating.long().clamp(1, 5)[:, None]
     chance = edges.gather(1, rating) - edges.gather(1, rating - 1)
     return -chance.clamp(min=1e-6).log().mean()
 

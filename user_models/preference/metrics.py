@@ -1,6 +1,9 @@
-"""Held-out ranking metrics over the full catalogue."""
+"""Held-out metrics: ranking over the full catalogue, and the calibration of expected ratings."""
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +38,10 @@ def ranking_metrics(logits: Tensor, trips: Trips, targets: np.ndarray) -> dict[s
     events = np.concatenate([np.arange(trips.events[t], trips.events[t + 1]) for t in targets])
     bought = logits[rows, torch.from_numpy(trips.item[events])]
     loss = torch.nn.functional.softplus(logits).sum() - bought.sum()
+    if trips.exposures is not None:  # shown pairs do not count
+        at, item, _ = (torch.from_numpy(part) for part in trips.exposures.of(targets))
+        loss = loss - torch.nn.functional.softplus(logits[at, item]).sum()
+        loss = loss + bought[torch.from_numpy(trips.exposures.shown(targets[rows.numpy()], trips.item[events]))].sum()
     return {
         "ndcg@10": float(ndcg.mean()),
         "recall@10": float(recall.mean()),
@@ -42,3 +49,29 @@ def ranking_metrics(logits: Tensor, trips: Trips, targets: np.ndarray) -> dict[s
         "expected_size": float(torch.sigmoid(logits).sum(1).mean()),
         "size": float(lengths.mean()),
     }
+
+
+class RatingCalibration(NamedTuple):
+    """How far expected ratings are from the ratings given, in rating points."""
+
+    error: float  # mean over bins of |mean expected - mean given|
+    floor: float  # what the error of a model that knows every chance comes to, for the luck of the ratings alone
+
+
+def rating_calibration(cdf: Tensor, real: Tensor, bins: int = 10) -> RatingCalibration:
+    """Calibration of the expected rating in bins of equal mass.
+
+    The floor is the mean over bins of ``sqrt(2 / pi) * sd``, the mean absolute value of a normal variable with the
+    standard deviation that the model itself gives the mean rating of the bin.
+
+    Args:
+        cdf: P(rating <= 1..4), [Q, 4].
+        real: the ratings given, [Q]; at least one a bin.
+        bins: number of bins.
+    """
+    expected = 5.0 - cdf.sum(1)
+    variance = 25.0 - cdf @ torch.tensor([3.0, 5.0, 7.0, 9.0], dtype=cdf.dtype) - expected**2  # E[r^2] - E[r]^2
+    parts = expected.argsort(stable=True).tensor_split(bins)
+    errors = torch.stack([(expected[rows] - real[rows]).mean().abs() for rows in parts])
+    spreads = torch.stack([variance[rows].mean().sqrt() / math.sqrt(len(rows)) for rows in parts])
+    return RatingCalibration(float(errors.mean()), math.sqrt(2 / math.pi) * float(spreads.mean()))

@@ -131,6 +131,8 @@ class PairSampler:
         item = np.concatenate((trips.item[event], own_item.ravel(), other_item.ravel()))
         label = np.concatenate((np.ones(len(moment)), np.zeros(len(item) - len(moment))))
         weight = np.concatenate((np.ones(len(moment)), own_weight.ravel(), other_weight.ravel()))
+        if trips.exposures is not None:
+            weight = np.where(trips.exposures.shown(trip[rows], item), 0.0, weight)
         feedback = np.concatenate((trips.feedback[event], np.zeros(len(item) - len(moment))))
         counts, last = self.purchases.lookup(user[rows], item, trip[rows])
         negative = label == 0

@@ -128,6 +128,10 @@ class Trainer:
             torch.manual_seed(seed)
             self.model = PreferenceModel(config, data)
             rate = float(popularity.mean() / len(self.train_trips.trip_user))
+            # No token of training holds anything that was passed over: what is not trained has to say nothing.
+            nn.init.zeros_(self.model.network.item_ignored.weight)
+            with torch.no_grad():
+                self.model.network.size_token.weight[:, 1] = 0.0
             nn.init.zeros_(self.model.network.item_bias.weight)
             nn.init.constant_(self.model.network.item_bias.bias, float(np.log(rate)))
         self.validation = self._validation_targets()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from recgym.simulation.record import MEAN_RATE
+from recgym.user_models.preference.exposures import Exposures
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class Trips:
     trip_day: np.ndarray  # [T] int64, days since the log's first day
     num_users: int
     num_items: int
+    exposures: Exposures | None = None  # what was shown on the trips, where the log tells
 
     @cached_property
     def events(self) -> np.ndarray:
@@ -88,19 +90,23 @@ class Trips:
             trip_day=self.trip_day[keep],
             num_users=self.num_users,
             num_items=self.num_items,
+            exposures=None if self.exposures is None else self.exposures.select(keep),
         )
 
     def with_next(self, days: np.ndarray) -> Trips:
         """With one more trip of every user, on ``days`` (int64 [U]), whose basket is not known yet: it is empty."""
         place = self.users[1:]
+        number = np.arange(len(self.trip_user)) + self.trip_user  # every earlier user's trip to come lies before
+        shown = self.exposures
         return Trips(
             item=self.item,
             feedback=self.feedback,
-            trip=self.trip + self.trip_user[self.trip],  # every earlier user's trip to come lies before
+            trip=number[self.trip],
             trip_user=np.insert(self.trip_user, place, np.arange(self.num_users)),
             trip_day=np.insert(self.trip_day, place, days),
             num_users=self.num_users,
             num_items=self.num_items,
+            exposures=None if shown is None else replace(shown, trip=number[shown.trip]),
         )
 
     def before_last(self, count: int) -> np.ndarray:

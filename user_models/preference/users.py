@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import cast
+from functools import cache, cached_property
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from recgym import compiled
 from recgym.errors import WorldError
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
 from recgym.user_models.preference.attributes import attribute_columns, item_statistics, item_trends
-from recgym.user_models.preference.backends import Backend, CompiledBackend, Feedback, TorchBackend
+from recgym.user_models.preference.backends import Backend, CompiledBackend, Feedback, TorchBackend, arrays
 from recgym.user_models.preference.cache import prefill
 from recgym.user_models.preference.config import NetworkConfig
 from recgym.user_models.preference.kernels.weights import Starts, Tables
@@ -51,6 +51,8 @@ class PreferenceState(TensorRecord):
 
 class PreferenceUsers:
     """The default user model: text Transformer, sequence Transformer and GCN, fitted by ``recgym world build``."""
+
+    cache_dtype: ClassVar[torch.dtype] = torch.float32
 
     def __init__(self, world: World, device: str | torch.device = "cpu") -> None:
         self.world = world
@@ -96,7 +98,9 @@ class PreferenceUsers:
         self._compiled = CompiledBackend(net, tables) if self.device.type == "cpu" else None
         self._lengths = world.tokens.offsets.diff().to(self.device)  # [U] tokens of each shipped history
         size = (world.num_users, self.config.layers, 2, self.config.window * self.config.dim)
-        self._caches = torch.empty(size, device=self.device)  # pages are touched only for chunks that are needed
+        self._caches = torch.empty(
+            size, dtype=self.cache_dtype, device=self.device
+        )  # pages are touched only for chunks that are needed
         self._states = torch.empty((world.num_users, self.config.dim), device=self.device)
         self._gap_levels = gap_levels(torch.arange(GAP_LEVELS[-1] + 1))  # by days
         self._filling = threading.Lock()
@@ -151,7 +155,7 @@ class PreferenceUsers:
     ) -> BoundUsers:
         """See ``BindingUserModel.bind``."""
         assert self._compiled is not None  # noqa: S101 - only asked for on a CPU
-        starts = Starts(*(tensor.numpy() for tensor in (self._caches, self._states, self._lengths, self._gap_levels)))
+        starts = Starts(*arrays(self._caches, self._states, self._lengths, self._gap_levels))
         return self._compiled.bind(state, user, record, visit, exchange, starts, self._start_rows)
 
     def intend(self, state: PreferenceState, uniforms: Tensor) -> Tensor:
@@ -203,7 +207,7 @@ class PreferenceUsers:
         missing = users[~self._ready[users]]
         if len(missing):
             with self._filling:
-                (self._replay if self._compiled is not None else self._prefill)(missing.unique())
+                (self._replay if self._backend is self._compiled else self._prefill)(missing.unique())
 
     def _start_rows(self, rows: np.ndarray) -> None:
         missing = rows[~self._ready.numpy()[rows]]
@@ -223,7 +227,8 @@ class PreferenceUsers:
             start = chunk * PREFILL_CHUNK
             rows = torch.arange(start, min(start + PREFILL_CHUNK, self.world.num_users), device=self.device)
             tokens, lengths = self.history_tokens(rows.cpu())
-            self._caches[rows], self._states[rows] = prefill(self.network, tokens, lengths)
+            caches, self._states[rows] = prefill(self.network, tokens, lengths)
+            self._caches[rows] = caches.to(self._caches.dtype)
             self._ready[rows] = True
 
     @cached_property
@@ -242,6 +247,15 @@ class PreferenceUsers:
         level = _token_levels(padded["gap"]).to(self.device)
         nothing = torch.zeros_like(pooled)
         return net.token(pooled, nothing, count, torch.zeros_like(count), level), lengths.to(self.device)
+
+
+class CompactPreferenceUsers(PreferenceUsers):
+    """``preference_bfloat16``: keys and values of the sequence Transformer are kept as bfloat16, in half the memory.
+
+    Users then answer a little differently: ``benchmarks/bfloat16.py`` measures how much, and how much faster.
+    """
+
+    cache_dtype = torch.bfloat16
 
 
 def _token_levels(gaps: Tensor) -> Tensor:
@@ -265,6 +279,12 @@ def _invert(survival: Tensor, edges: tuple[int, ...], target: Tensor) -> Tensor:
     after = survival.gather(1, bin_index)[:, 0]
     before = torch.cat((torch.ones_like(survival[:, :1]), survival), dim=1).gather(1, bin_index)[:, 0]
     fraction = ((before - target) / (before - after).clamp(min=1e-9)).clamp(0, 1 - 1e-6)
-    bounds = torch.tensor(edges, dtype=torch.float32, device=survival.device)
+    bounds = _bounds(edges, survival.device)
     low, high = bounds[bin_index[:, 0]], bounds[bin_index[:, 0] + 1]
     return (low + (fraction * (high - low)).floor()).to(torch.int32)
+
+
+@cache
+def _bounds(edges: tuple[int, ...], device: torch.device) -> Tensor:
+    """Edges as float32, uploaded once."""
+    return torch.tensor(edges, dtype=torch.float32, device=device)

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.compiled.arithmetic import PREFETCHED, exp, kernel, log1p, prefetch_lines, summing_kernel
+from recgym.compiled.arithmetic import PREFETCHED, exp, kernel, load, log1p, prefetch_lines, store, summing_kernel
 from recgym.compiled.products import BLOCK, COLUMNS, VECTOR, affine, affine_columns, row_sums
 
 _F = np.float32
-_LINE = 16  # floats of a cache line
+_LINE = 64  # bytes of a cache line
 
 
 @summing_kernel
@@ -47,7 +47,7 @@ class Ahead(NamedTuple):
 
     cache: Any  # [B, L, 2, W d]
     rings: Any  # int64 [BLOCK], numbers of rings, L a lane
-    cursor: Any  # int64 [2]: how many rings have been asked for, and floats of the next one
+    cursor: Any  # int64 [2]: how many rings have been asked for, and numbers of the next one
     pace: int  # cache lines asked for at a time
 
 
@@ -56,7 +56,7 @@ def _ahead(weights: Any, cache: Any) -> Ahead:
     """Room for the rings of the next block, at a pace that asks for all of them while a block passes a layer."""
     columns = weights.qkv.shape[2] + weights.out.shape[2] + weights.expand.shape[2] + weights.contract.shape[2]
     times = columns // COLUMNS + 2 * BLOCK * weights.slot_bias.shape[2]
-    lines = BLOCK * cache.shape[2] * cache.shape[3] // _LINE
+    lines = BLOCK * cache.shape[2] * cache.shape[3] * cache.itemsize // _LINE
     return Ahead(cache, np.empty(BLOCK, np.int64), np.zeros(2, np.int64), lines // times + 1)
 
 
@@ -66,8 +66,8 @@ def _join(ring: Any, slot: int, qkv: Any) -> None:
     dim = qkv.shape[0] // 3
     window = ring.shape[1] // dim
     for i in range(dim):
-        ring[0, i * window + slot] = qkv[dim + i]
-        ring[1, slot * dim + i] = qkv[2 * dim + i]
+        store(ring[0], i * window + slot, qkv[dim + i])
+        store(ring[1], slot * dim + i, qkv[2 * dim + i])
 
 
 @kernel
@@ -83,7 +83,7 @@ def _ask(ahead: Any, lines: int) -> None:
         if ring == ahead.rings.shape[0]:
             break
         prefetch_lines(ahead.cache, ahead.rings[ring] * size + place)
-        place += PREFETCHED * _LINE
+        place += PREFETCHED * _LINE // ahead.cache.itemsize
         if place >= size:
             ring, place = ring + 1, 0
     ahead.cursor[0], ahead.cursor[1] = ring, place
@@ -131,7 +131,7 @@ def _attend(ring: Any, position: int, qkv: Any, bias: Any, scores: Any, out: Any
         for i in range(whole, width):
             out[first + i] = _F(0.0)
             for place in range(window):
-                out[first + i] += scores[place] * ring[1, place * dim + first + i]
+                out[first + i] += scores[place] * load(ring[1], place * dim + first + i)
         for i in range(width):
             out[first + i] *= share
         _ask(ahead, ahead.pace)
@@ -269,7 +269,7 @@ def replay(
     consumed, nothing = np.empty(group, np.bool_), np.zeros(group, np.bool_)
     for user in users:
         first, tokens = offsets[user], offsets[user + 1] - offsets[user]
-        caches[user] = _F(0.0)
+        caches[user] = 0
         for t in range(tokens):
             for slot in range(group):
                 consumed[slot] = items[first + t, slot] >= 0

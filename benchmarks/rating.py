@@ -1,0 +1,252 @@
+"""Rating prediction: the preference model beside SVD and SVD++ on one split, test ratings read once.
+
+    python benchmarks/rating.py --train u1.base --test u1.test
+
+Both files are in MovieLens ``u.data`` format: user, item, rating and time (seconds) in four tab-separated columns. A
+validation part is carved out of the training file, and early stopping looks at that alone; then models that differ by
+their seed are trained on the whole training file for as many epochs, and their expected ratings are averaged.
+Item texts, genres and user attributes come from MovieLens-100K (``recgym data fetch ml-100k``, done here if need be);
+users and items that it does not know are described by their ratings alone. The baselines need ``scikit-surprise``.
+The last line is one JSON object: ``{"preference": {"rmse": .., "mae": ..}, "svdpp": {..}, "svd": {..}}``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import recgym.data
+from recgym.errors import DataError, RecGymError
+from recgym.evaluation import statistics
+from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, RatingConfig
+from recgym.user_models.preference.metrics import rating_calibration
+from recgym.user_models.preference.rating import expected_rating
+from recgym.user_models.preference.rating_training import train_ensemble
+from recgym.user_models.preference.ratings import Ratings
+from recgym.user_models.preference.sides import Sides, indicator_columns
+from recgym.user_models.preference.text import encode_texts
+
+COLUMNS = ("user", "item", "rating", "time")
+BASELINES = {"svdpp": "SVDpp", "svd": "SVD"}  # key of the result, class of scikit-surprise
+
+
+def read_ratings(path: Path) -> pd.DataFrame:
+    """The ratings of a file in ``u.data`` format: whole-number user, item, rating (1 to 5) and time (seconds).
+
+    Raises:
+        DataError: naming the file, and the line and value where one is malformed.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {str(path)!r}")
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = [int(value) for value in line.decode("ascii").rstrip("\r").split("\t")]
+        except ValueError:
+            raise DataError(f"{path}, line {number}: all fields must be whole numbers: {line!r}") from None
+        if len(values) != len(COLUMNS):
+            raise DataError(
+                f"{path}, line {number}: expected user, item, rating and time, tab-separated, got {len(values)} "
+                f"fields: {line!r}"
+            )
+        if not 1 <= values[2] <= 5:
+            raise DataError(f"{path}, line {number}: rating {values[2]} is not 1, 2, 3, 4 or 5")
+        rows.append(values)
+    if not rows:
+        raise DataError(f"{path} holds no rating")
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def without(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """The training ratings without repeats (the last in time counts) and without pairs that the test file asks for."""
+    kept = train.sort_values("time", kind="stable").drop_duplicates(["user", "item"], keep="last").sort_index()
+    asked = pd.MultiIndex.from_frame(test[["user", "item"]])
+    leak = pd.MultiIndex.from_frame(kept[["user", "item"]]).isin(asked)
+    if len(train) > len(kept):
+        print(f"left out of training: {len(train) - len(kept)} repeated ratings, the last of each pair counts")
+    if leak.any():
+        print(f"left out of training: {leak.sum()} ratings whose user and item are in the test file too")
+    if leak.all():
+        raise DataError("no training rating is left: all of their users and items are in the test file too")
+    return kept[~leak].reset_index(drop=True)
+
+
+def side_information(users: pd.Index, items: pd.Index, described: bool) -> Sides:
+    """Texts and attributes of the ids ``users`` and ``items``, from MovieLens-100K unless ``described`` is off.
+
+    Raises:
+        DataError: they cannot be fetched, or there is no text encoder.
+    """
+    if not described:
+        return Sides(torch.zeros(len(items), 1), torch.zeros(len(items), 1), torch.zeros(len(users), 1))
+    try:
+        log = recgym.data.load("ml-100k")  # only what it says of films and people is read, never its ratings
+        films, people = log.items.reindex(items), log.users.reindex(users)
+        text = encode_texts(films["text"].fillna("").tolist())
+    except RecGymError as error:
+        raise DataError(f"{error}. --no-text does without titles, genres and people") from error
+    return Sides(
+        text=text * torch.tensor(films["text"].notna().to_numpy(np.float32))[:, None],
+        items=indicator_columns(films, ["genres", "release_year"]),
+        users=indicator_columns(people, ["age", "gender", "occupation"]),
+    )
+
+
+def as_ratings(frame: pd.DataFrame, users: pd.Index, items: pd.Index) -> tuple[Ratings, np.ndarray]:
+    """Ratings sorted by user and time, and where each row of ``frame`` went."""
+    user, item = users.get_indexer(frame["user"]), items.get_indexer(frame["item"])
+    order = np.lexsort((np.arange(len(frame)), frame["time"], user))
+    place = np.empty(len(frame), np.int64)
+    place[order] = np.arange(len(frame))
+    rows = (user, item, frame["rating"].to_numpy(), frame["time"].to_numpy())
+    u, i, r, t = (torch.tensor(values, dtype=torch.int64) for values in rows)
+    ratings = Ratings.of(u, i, r, t, len(users), len(items))
+    return ratings, place
+
+
+def default_config() -> ModelConfig:
+    """The preference model for rating logs of the size of MovieLens-100K; chosen on parts of training files alone."""
+    return ModelConfig(network=NetworkConfig(dropout=0.25), graph=GraphConfig(id_dropout=0.95), rating=RatingConfig())
+
+
+def preference(
+    train: pd.DataFrame, test: pd.DataFrame, config: ModelConfig, seed: int, described: bool
+) -> torch.Tensor:
+    """The preference model's P(rating <= 1..4) [Q, 4] for the rows of ``test``; their ratings are not looked at."""
+    users = pd.Index(np.union1d(train["user"], test["user"]))
+    items = pd.Index(np.union1d(train["item"], test["item"]))
+    sides = side_information(users, items, described)
+    seen, _ = as_ratings(train, users, items)
+    asked, place = as_ratings(test.assign(rating=1), users, items)
+    ensemble = train_ensemble(sides, seen, config, seed, progress=_progress())
+    print(
+        f"preference: {ensemble.epochs} epochs, chosen on {config.rating.validation_share:.0%} of the training file "
+        f"(RMSE {ensemble.validation_rmse:.4f} there, one model), then {len(ensemble.members)} models on all of it"
+    )
+    return ensemble.predict(sides, asked.user, asked.item, asked.time).double()[place]
+
+
+def baseline(name: str, train: pd.DataFrame, test: pd.DataFrame, seed: int) -> np.ndarray:
+    """Ratings predicted by SVD or SVD++ of scikit-surprise with its default settings.
+
+    Raises:
+        DataError: scikit-surprise is not installed.
+    """
+    try:
+        import surprise
+    except ImportError as error:
+        raise DataError("baselines need scikit-surprise: pip install recgym[bench], or --no-baselines") from error
+    reader = surprise.Reader(rating_scale=(1, 5))
+    data = surprise.Dataset.load_from_df(train[["user", "item", "rating"]], reader).build_full_trainset()
+    model = getattr(surprise, BASELINES[name])(random_state=seed)
+    model.fit(data)
+    pairs = zip(test["user"], test["item"], strict=True)
+    return np.array([model.predict(user, item).est for user, item in pairs])
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """Errors of predictions, and intervals clustered by user."""
+
+    error: np.ndarray  # [Q]
+    users: np.ndarray  # [Q]
+
+    def summary(self) -> dict[str, float]:
+        """RMSE and MAE."""
+        return {
+            "rmse": round(float(np.sqrt(np.mean(self.error**2))), 4),
+            "mae": round(float(np.mean(np.abs(self.error))), 4),
+        }
+
+    def interval(self) -> tuple[float, float]:
+        """95% interval of the RMSE over resampled users; NaN where one user rated them all."""
+        square = statistics.mean(self.error**2, self.users, np.random.default_rng(0), draws=1000)
+        return float(np.sqrt(square.low)), float(np.sqrt(square.high))
+
+    def ratio(self, other: Errors) -> statistics.Estimate:
+        """Mean squared error over that of ``other``, paired by rating, resampled by user."""
+        return statistics.ratio(self.error**2, other.error**2, self.users, np.random.default_rng(0), draws=1000)
+
+
+def report(predicted: dict[str, np.ndarray], test: pd.DataFrame, train: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Prints errors with intervals, and the preference model paired with each baseline; returns RMSE and MAE."""
+    real, users = test["rating"].to_numpy(float), test["user"].to_numpy()
+    errors = {name: Errors(values - real, users) for name, values in predicted.items()}
+    print(f"{'':12}{'RMSE':>8}  {'95% interval':18}{'MAE':>8}   (intervals over users, one training run)")
+    for name, each in errors.items():
+        low, high = each.interval()
+        print(f"{name:12}{each.summary()['rmse']:8.4f}  {low:.4f} to {high:.4f}  {each.summary()['mae']:8.4f}")
+    for name in predicted:
+        if name != "preference":
+            paired = errors["preference"].ratio(errors[name])
+            value, low, high = (np.sqrt(v) for v in (paired.value, paired.low, paired.high))
+            print(f"preference / {name}, RMSE: {value:.4f} ({low:.4f} to {high:.4f})")
+    new = ~(test["user"].isin(train["user"]) & test["item"].isin(train["item"])).to_numpy()
+    if new.any():
+        known = {name: Errors(each.error[new], users[new]).summary()["rmse"] for name, each in errors.items()}
+        print(f"RMSE on the {new.sum()} ratings whose user or item has no rating in the training file: {known}")
+    return {name: each.summary() for name, each in errors.items()}
+
+
+def _progress() -> Callable[[str, float], None] | None:
+    if not sys.stderr.isatty():
+        return None
+    return lambda what, share: print(f"\r{what}: {share:4.0%} ", end="", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", type=Path, required=True, help="training ratings, u.data format")
+    parser.add_argument("--test", type=Path, required=True, help="test ratings, u.data format")
+    parser.add_argument("--no-baselines", action="store_true", help="the preference model alone")
+    parser.add_argument("--no-text", action="store_true", help="ratings and times alone: no titles, genres, people")
+    parser.add_argument("--members", type=int, help="models that are averaged")
+    parser.add_argument("--epochs", type=int, help="length of the learning-rate schedule")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    try:
+        test = read_ratings(options.test)
+        train = without(read_ratings(options.train), test)
+        config = default_config()
+        changes = {name: getattr(options, name) for name in ("members", "epochs") if getattr(options, name)}
+        rating = RatingConfig.model_validate({**config.rating.model_dump(), **changes})
+        config = config.model_copy(update={"rating": rating})
+        unseen = {name: int((~test[name].isin(train[name])).sum()) for name in ("user", "item")}
+        print(
+            f"{len(train)} training and {len(test)} test ratings; of the latter {unseen['user']} by users and "
+            f"{unseen['item']} of items that training never saw"
+        )
+        started = time.perf_counter()
+        cdf = preference(train, test, config, options.seed, described=not options.no_text)
+        predicted = {"preference": expected_rating(cdf).numpy()}
+        print(f"preference: trained and predicted in {time.perf_counter() - started:.0f} s")
+        for name in () if options.no_baselines else BASELINES:
+            predicted[name] = baseline(name, train, test, options.seed)
+        result = report(predicted, test, train)
+        calibration = rating_calibration(cdf, torch.tensor(test["rating"].to_numpy(), dtype=cdf.dtype))
+        print(
+            f"preference: mean absolute calibration error of the expected rating {calibration.error:.4f} rating points "
+            f"in 10 bins of equal mass; a perfect model would have {calibration.floor:.4f} on as many ratings"
+        )
+    except RecGymError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # rows of 32 numbers: more threads cost more than they bring
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Statistics of simulator fidelity: distances of distributions, calibration, and classifier two-sample tests."""

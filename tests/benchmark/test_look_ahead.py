@@ -1,0 +1,39 @@
+"""The look-ahead example runs, at a small size."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recgym.testing.worlds import tiny_world
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "look_ahead.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("look_ahead", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_it_compares_planning_with_greedy_and_clairvoyance(
+    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = tiny_world(tmp_path / "tiny", num_items=600, num_users=60)
+    sizes = ["--users", "40", "--seeds", "2", "--copies", "4", "--depth", "4"]
+    script.main(["--world", str(world.path), *sizes, "--only", "one trip", "--out", str(tmp_path / "out.json")])
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["settings"]["copies"] == 4 and list(found["figures"]) == ["one trip"]
+    rows = found["figures"]["one trip"]
+    assert len(rows) == 6 and all(row["reward"]["value"] > 0 for row in rows.values())
+    assert rows["greedy"]["over_greedy"]["value"] == 0
+    assert rows["look-ahead, same luck (clairvoyant)"]["over_greedy"]["low"] > 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in rows) and "[" in shown

@@ -1,0 +1,100 @@
+"""The rating benchmark on tiny files: its last line, and what it says of bad ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+
+def script(name: str) -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    rng = np.random.default_rng(0)
+    rows = [
+        (user, item, int(rng.integers(1, 6)), 880_000_000 + 50 * item)
+        for user in range(1, 31)
+        for item in rng.choice(40, 20, replace=False) + 1
+    ]
+    held = rng.random(len(rows)) < 0.2
+    paths = tmp_path / "train", tmp_path / "test"
+    for path, part in zip(paths, (False, True), strict=True):
+        lines = ["\t".join(map(str, row)) for row, out in zip(rows, held, strict=True) if out == part]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return paths
+
+
+def run(files: tuple[Path, Path], *more: str) -> int:
+    options = ["--train", str(files[0]), "--test", str(files[1]), "--no-baselines", "--no-text", "--epochs", "2"]
+    return script("rating").main([*options, "--members", "1", *more])
+
+
+def test_last_line_is_json(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(files) == 0
+    out = capsys.readouterr().out
+    assert "mean absolute calibration error of the expected rating" in out
+    result = json.loads(out.splitlines()[-1])
+    assert set(result) == {"preference"}
+    assert 0.5 < result["preference"]["rmse"] < 3
+    assert set(result["preference"]) == {"rmse", "mae"}
+
+
+def test_unseen_users_and_items_are_predicted_and_counted(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with files[1].open("a", encoding="utf-8") as file:
+        file.write("777\t888\t3\t880000000\n")
+    assert run(files) == 0
+    out = capsys.readouterr().out
+    assert "1 by users and 1 of items that training never saw" in out
+    assert "RMSE on the 1 ratings whose user or item has no rating in the training file" in out
+
+
+def test_test_pairs_are_left_out_of_training(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    leaked = files[1].read_text(encoding="utf-8").splitlines()[0]
+    with files[0].open("a", encoding="utf-8") as file:
+        file.write(leaked + "\n")
+    assert run(files) == 0
+    assert "left out of training: 1 ratings whose user and item are in the test file too" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1\t2\t6\t880000000", "line 2: rating 6 is not 1, 2, 3, 4 or 5"),
+        ("1\t2\t3", "line 2: expected user, item, rating and time"),
+        ("1\ttwo\t3\t880000000", "line 2: all fields must be whole numbers"),
+        ("1\t2\t3.5\t880000000", "line 2: all fields must be whole numbers"),
+        ("1\t\xff\t3\t880000000", "line 2: all fields must be whole numbers"),
+    ],
+)
+def test_malformed_lines_are_named(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str], line: str, message: str
+) -> None:
+    first = files[0].read_text(encoding="utf-8").splitlines()[0]
+    files[0].write_bytes(f"{first}\n{line}\n".encode("latin-1"))
+    assert run(files) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_missing_and_empty_files(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    files[1].write_text("\n", encoding="utf-8")
+    assert run(files) == 1
+    assert "holds no rating" in capsys.readouterr().err
+    files[1].unlink()
+    assert run(files) == 1
+    assert "there is no file" in capsys.readouterr().err

@@ -1,0 +1,28 @@
+"""The best epoch is kept, and no epoch beyond the patience is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from recgym.user_models.preference.selection import BestEpoch, pace
+
+
+def test_the_best_epochs_weights_come_back() -> None:
+    model, best = nn.Linear(1, 1), BestEpoch(patience=2)
+    stops = []
+    for epoch, error in enumerate([3.0, 1.0, 2.0, 1.5]):
+        nn.init.constant_(model.weight, error)
+        stops.append(best.enough(epoch, error, model))
+    assert stops == [False, False, False, True]
+    best.restore(model)
+    assert best.epoch == 1
+    assert float(model.weight.detach()) == 1.0
+
+
+def test_pace_warms_up_and_falls_to_zero() -> None:
+    paces = torch.tensor([pace(epoch, 50) for epoch in range(51)])
+    assert 0.3 < paces[0] < 0.34
+    assert int(paces.argmax()) == 2
+    assert bool((paces[2:].diff() < 0).all())
+    assert abs(float(paces[-1])) < 1e-12
