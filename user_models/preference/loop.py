@@ -106,6 +106,6 @@ def descend(
     if not torch.isfinite(loss):
         raise DivergedError(f"loss {float(loss.detach())} at {where()}")
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
