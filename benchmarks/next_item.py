@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ import pandas as pd
 import torch
 
 import recgym.data
+from recgym.commands.progress import stage_progress
 from recgym.data.interactions import Interactions
 from recgym.errors import DataError, RecGymError
 from recgym.evaluation import statistics
@@ -70,12 +70,14 @@ def side_information(log: Interactions, described: bool) -> Sides:
 def preference(events: Events, sides: Sides, config: ModelConfig, seed: int) -> np.ndarray:
     """The preference model's scores [U, N] of what each user does last, from all that comes before."""
     before = events.before_last(1)
-    chosen = train(sides, events.before_last(2), config, seed, held_out=before.last(), progress=_progress())
+    with stage_progress() as progress:
+        chosen = train(sides, events.before_last(2), config, seed, held_out=before.last(), progress=progress)
     for row in chosen.history:
         print(f"epoch {row['epoch']}: validation NDCG@10 {row['ndcg@10']:.4f}, {row['seconds']} s", file=sys.stderr)
     best = max(row["ndcg@10"] for row in chosen.history)
     print(f"preference: {chosen.epochs} epochs, chosen on validation (NDCG@10 {best:.4f}), then trained on that too")
-    model = train(sides, before, config, seed, epochs=chosen.epochs, progress=_progress()).model
+    with stage_progress() as progress:
+        model = train(sides, before, config, seed, epochs=chosen.epochs, progress=progress).model
     return rank(model, sides, before).numpy()
 
 
@@ -146,12 +148,6 @@ def report(tops: dict[str, np.ndarray], events: Events) -> dict[str, dict[str, f
 def default_config() -> ModelConfig:
     """The preference model for next films; chosen on validation events alone."""
     return ModelConfig(network=NetworkConfig(dropout=0.3))
-
-
-def _progress() -> Callable[[str, float], None] | None:
-    if not sys.stderr.isatty():
-        return None
-    return lambda what, share: print(f"\r{what}: {share:4.0%} ", end="", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -16,7 +16,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ import pandas as pd
 import torch
 
 import recgym.data
+from recgym.commands.progress import stage_progress
 from recgym.errors import DataError, RecGymError
 from recgym.evaluation import statistics
 from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, RatingConfig
@@ -129,7 +129,8 @@ def preference(
     sides = side_information(users, items, described)
     seen, _ = as_ratings(train, users, items)
     asked, place = as_ratings(test.assign(rating=1), users, items)
-    ensemble = train_ensemble(sides, seen, config, seed, progress=_progress())
+    with stage_progress() as progress:
+        ensemble = train_ensemble(sides, seen, config, seed, progress=progress)
     print(
         f"preference: {ensemble.epochs} epochs, chosen on {config.rating.validation_share:.0%} of the training file "
         f"(RMSE {ensemble.validation_rmse:.4f} there, one model), then {len(ensemble.members)} models on all of it"
@@ -197,12 +198,6 @@ def report(predicted: dict[str, np.ndarray], test: pd.DataFrame, train: pd.DataF
         known = {name: Errors(each.error[new], users[new]).summary()["rmse"] for name, each in errors.items()}
         print(f"RMSE on the {new.sum()} ratings whose user or item has no rating in the training file: {known}")
     return {name: each.summary() for name, each in errors.items()}
-
-
-def _progress() -> Callable[[str, float], None] | None:
-    if not sys.stderr.isatty():
-        return None
-    return lambda what, share: print(f"\r{what}: {share:4.0%} ", end="", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -97,14 +97,21 @@ def bits_of_float(typingctx: Any, value: Any) -> Any:
 
 def load(row: Any, index: int) -> np.float32:
     """An element of a float32 row, or of one of bfloat16, whose bits are held as uint16."""
-    raise NotImplementedError("in kernels only")
+    if row.dtype == np.uint16:
+        return (row[index : index + 1].astype(np.uint32) << 16).view(np.float32)[0]
+    return row[index]
 
 
 def store(row: Any, index: int, value: np.float32) -> None:
     """Writes an element of a row as ``load`` reads it; bfloat16 is rounded to nearest, ties to even."""
-    raise NotImplementedError("in kernels only")
+    if row.dtype == np.uint16:
+        bits = int(np.float32(value).view(np.uint32))
+        row[index] = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    else:
+        row[index] = value
 
 
+# Numba chooses between branches by type only where it is told to: the same two functions, as kernels call them.
 @overload(load)
 def _load(row: Any, index: Any) -> Any:
     def widened(row: Any, index: Any) -> Any:

@@ -219,13 +219,14 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
 
     def _step(self, actions: Any) -> tuple[dict[str, Any], Any, Any, Any, dict[str, Any]]:
         lanes = self._lanes
-        restart, starts = None, None
+        restart, rows, starts = None, None, None
         if self.autoreset_mode is not AutoresetMode.SAME_STEP and lanes.state is not None and bool(lanes.ended.any()):
             restart = lanes.ended.clone()
             if self.autoreset_mode is AutoresetMode.DISABLED:
                 lane = int(restart.nonzero()[0])
                 raise StateError(f"lane {lane}: its episode has ended; reset it with options={{'reset_mask': mask}}")
-            starts = lanes.starts(restart.nonzero().squeeze(1))
+            rows = restart.nonzero().squeeze(1)
+            starts = lanes.starts(rows)
         visit = lanes.visit()
         outcome = lanes.step(actions, None if restart is None else ~restart)
         if self.render_mode is not None:
@@ -234,7 +235,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         info = self._step_info(outcome)
         acted = None
         if restart is not None:
-            lanes.restart(restart.nonzero().squeeze(1), starts)
+            lanes.restart(rows, starts)
             acted = ~restart
             reward, terminated, truncated = reward * acted, terminated & acted, truncated & acted
             info = {key: value * _like(acted, value) for key, value in info.items()}

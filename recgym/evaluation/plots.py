@@ -115,11 +115,11 @@ def learning_plot(curves: pd.DataFrame, references: Mapping[str, float], key: st
         axes.annotate(
             agent,
             (1, reward),
-            (0, 2),
+            (4, 0),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
-            ha="right",
-            va="bottom",
+            ha="left",  # outside, where no curve runs over it
+            va="center",
             fontsize="small",
             color=_SOFT,
         )

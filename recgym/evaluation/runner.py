@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from recgym.agents.protocol import Agent
+from recgym.devices import usable
 from recgym.errors import RecGymError, UnknownNameError, unknown_name
 from recgym.evaluation.entrants import AgentLike, Entrant, entrants, fingerprint
 from recgym.evaluation.progress import Progress, bars, silent
@@ -164,7 +165,7 @@ def make_plan(
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise RecGymError(f"{name} must be a whole number of at least 1, got {count!r}")
     numbers = _seeds(resolved[0].evaluation.seeds if seeds is None else seeds)
-    check_device(device)
+    usable(device)
     loaded = _world(env.own_world() if env else world)
     for scenario in resolved:
         scenario.check_world(loaded.name)
@@ -179,14 +180,6 @@ def make_plan(
         train_steps=train_steps,
         device=device,
     )
-
-
-def check_device(device: str) -> None:
-    """Raises RecGymError where torch cannot compute on ``device``."""
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises, by kind of device
-        raise RecGymError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def _world(world: str | Path | World) -> World:

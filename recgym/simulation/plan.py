@@ -164,9 +164,8 @@ class Chunk:
         reference = np.float32(self.simulator.session.reference)
         given = (self.simulator.records.shelf, _BEGIN, reference, PAD, self.simulator.slate_size)
         trips.begin(*given, self._memory, lanes, seeds, episodes, users, luck)
-        assert self._users is not None  # noqa: S101 - the caller has checked
-        self._users.init(lanes)
-        self._travel(self._users, lanes, luck, np.ones(len(lanes), np.float32))
+        self._bound.init(lanes)
+        self._travel(lanes, luck, np.ones(len(lanes), np.float32))
         self._memory.start_day[lanes] = self._memory.day[lanes]
         if self.simulator.draws_candidates:
             candidate_kernels.prepare(lanes, *self._prepare)
@@ -186,18 +185,20 @@ class Chunk:
         state.pool.write(rows, own_pool(record.items, record.counts, record.last_days))
         luck = trip_draw(state.luck[rows], visit, Purpose.GAP)
         hazard = self.simulator.session.hazard(state.satisfaction[rows])
-        assert self._users is not None  # noqa: S101 - the caller has checked
-        told["gap_days"][lanes], told["gone"][lanes] = self._travel(self._users, lanes, luck.numpy(), hazard.numpy())
+        told["gap_days"][lanes], told["gone"][lanes] = self._travel(lanes, luck.numpy(), hazard.numpy())
 
-    def _travel(
-        self, users: BoundUsers, lanes: np.ndarray, luck: np.ndarray, hazard: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def _bound(self) -> BoundUsers:
+        assert self._users is not None  # noqa: S101 - whoever restarts lanes in place has checked
+        return self._users
+
+    def _travel(self, lanes: np.ndarray, luck: np.ndarray, hazard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sends ``lanes`` away and has them come back for their next trip: days away, and who never comes back."""
         gap, gone = np.empty(len(lanes), np.int32), np.empty(len(lanes), np.bool_)
-        users.away(lanes, luck, hazard, gap, gone)
+        self._bound.away(lanes, luck, hazard, gap, gone)
         intention = np.empty(len(lanes), np.float32)
         trips.come_back(_INTENDED_SIZE, self.simulator.slate_size, self._memory, lanes, gap, intention)
-        users.arrive(lanes, intention)
+        self._bound.arrive(lanes, intention)
         return gap, gone
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -17,34 +16,22 @@ from recgym.errors import ActionError, StateError
 from recgym.random import Purpose, fold
 from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario
+from recgym.simulation import plain
 from recgym.simulation.candidates import CandidateGenerator
-from recgym.simulation.choice import Entries, Examination, recall, remember
-from recgym.simulation.draws import begin, step_key, trip_draw
+from recgym.simulation.choice import Examination, recall
 from recgym.simulation.kernels import sigmoid
 from recgym.simulation.objective import Objective
-from recgym.simulation.observation import TEXT_SIZE, Observer
+from recgym.simulation.observation import Observer
 from recgym.simulation.plan import Plans
-from recgym.simulation.record import PAD, Records, merge, own_history, own_pool
+from recgym.simulation.record import PAD, Records, own_history
 from recgym.simulation.session import Session
 from recgym.simulation.state import Memory, Outcome, State, used_entries
 from recgym.threads import num_chunk_threads, spread
-from recgym.types import Slate, Visit
 from recgym.user_models.protocol import UserModel, can_bind
 from recgym.worlds.world import World
 
 CHUNK = 2048  # lanes stepped together on a CPU, by one thread; more would only take memory
 _SMALLEST_CHUNK = 64  # below, handing lanes to another thread costs more than it brings
-
-
-@dataclass(frozen=True)
-class Reaction:
-    """A step that has been computed but not written yet."""
-
-    state: State  # the next state, but for what ``entries`` and ``back`` bring
-    outcome: Outcome
-    entries: Entries
-    ended: Tensor  # [B] bool, the trip ended
-    back: State | None  # the n lanes of ``ended`` at the start of their next trip; None in session episodes
 
 
 class Simulator:
@@ -92,10 +79,8 @@ class Simulator:
         self.session = Session(scenario, world.spec.behaviour.get("satisfaction_reference", 0.5))
         limit = scenario.episode.max_slates
         self.examination = Examination(scenario.behaviour, self.slate_size, limit, self.device)
-        self._slots = torch.arange(self.slate_size, device=self.device)
-        self._memory_size = self.session.max_slates * self.slate_size
+        self.memory_size = self.session.max_slates * self.slate_size
         self._plans = Plans()
-        self._lift = torch.tensor(scenario.behaviour.lift, device=self.device)
 
     # ------------------------------------------------------------------ beginnings
 
@@ -116,41 +101,7 @@ class Simulator:
             state = self._blank(len(seeds))
             self.restart(state, torch.arange(len(seeds)), seeds, episodes, users)
             return state
-        return self._start(seeds, episodes, users)
-
-    def _start(self, seeds: Tensor, episodes: Tensor, users: Tensor | None) -> State:
-        luck, drawn = begin(seeds, episodes, self.world.num_users)
-        users = drawn if users is None else users
-        record, pool = self.records.start(users)
-        size = len(users)
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros((size, *shape), dtype=dtype, device=self.device)
-
-        # First as the log left the user, then one absence later: the gap is drawn as between any two trips.
-        visit = self.records.last_visit(users)
-        state = State(
-            seed=seeds.clone(),
-            episode=episodes.clone(),
-            luck=luck,
-            user=users.clone(),
-            record=record,
-            visit=visit,
-            memory=Memory.blank(size, self._memory_size, self.device),
-            pool=pool,
-            satisfaction=zeros() + self.session.reference,
-            steps=zeros(dtype=torch.int32),
-            start_day=zeros(dtype=torch.int32),
-            shown_text=zeros(TEXT_SIZE),
-            shown_count=zeros(dtype=torch.int32),
-            consumed_text=zeros(TEXT_SIZE),
-            last_hits=zeros(),
-            candidates=zeros(self.num_candidates, dtype=torch.int32),
-            hidden=self.user_model.init(users, record, visit).clone(),  # its fields are written one by one
-        )
-        state, _ = self._return(state, torch.ones_like(state.satisfaction))
-        state = dataclasses.replace(state, start_day=state.visit.day.clone())
-        return self._with_candidates(state)
+        return plain.start(self, seeds, episodes, users)
 
     def restart(
         self, state: State, lanes: Tensor, seeds: Tensor, episodes: Tensor, users: Tensor | None = None
@@ -169,7 +120,7 @@ class Simulator:
         """The beginnings of n episodes in parts, in order: all that may fail of a restart where users are not bound."""
 
         def start(part: Tensor) -> State:
-            return self._start(seeds[part], episodes[part], None if users is None else users[part])
+            return plain.start(self, seeds[part], episodes[part], None if users is None else users[part])
 
         return spread(start, torch.arange(len(seeds), device=self.device).split(self._chunk(len(seeds))))
 
@@ -194,7 +145,7 @@ class Simulator:
     @cached_property
     def _prototype(self) -> State:
         one = torch.zeros(1, dtype=torch.int64)
-        return self._start(one, one, None)
+        return plain.start(self, one, one, None)
 
     def _blank(self, size: int) -> State:
         """Memory for ``size`` lanes that have yet to begin."""
@@ -204,7 +155,7 @@ class Simulator:
         state.record.items.fill_(PAD)
         for tensor in (state.record.counts, state.record.last_days, state.pool.num_items):
             tensor.zero_()
-        return dataclasses.replace(state, memory=Memory.blank(size, self._memory_size, self.device))
+        return dataclasses.replace(state, memory=Memory.blank(size, self.memory_size, self.device))
 
     def _chunk(self, lanes: int) -> int:
         """How many of ``lanes`` are computed together."""
@@ -213,36 +164,6 @@ class Simulator:
         threads = num_chunk_threads()
         rounds = max(-(-lanes // (CHUNK * threads)), 1)  # in which each thread takes a chunk, of equal size: none waits
         return max(-(-lanes // (rounds * threads)), _SMALLEST_CHUNK)
-
-    def _return(self, state: State, hazard: Tensor) -> tuple[State, Tensor]:
-        """Sends users away and has them come back for their next trip; and bool [B], who never comes back."""
-        luck = trip_draw(state.luck, state.visit, Purpose.GAP)
-        gap, gone = self.user_model.away(state.hidden, state.record, luck, hazard)
-        # Fields are written in place later on, so no two may share storage.
-        zero = state.visit.step * 0
-        number = state.visit.trip + 1
-        day = state.visit.day + gap
-        visit = Visit(day=day, gap_days=gap, trip=number, step=zero, bought=zero.clone(), intended=zero.clone())
-        hidden = self.user_model.arrive(state.hidden, state.record, visit)
-        luck = trip_draw(state.luck, visit, Purpose.INTENDED_SIZE)
-        intended = self.user_model.intend(hidden, luck)
-        state = dataclasses.replace(
-            state,
-            visit=dataclasses.replace(visit, intended=intended),
-            hidden=hidden,
-            memory=Memory.blank(len(gap), self._memory_size, self.device),
-            shown_text=torch.zeros_like(state.shown_text),
-            shown_count=zero.clone(),
-            consumed_text=torch.zeros_like(state.consumed_text),
-            last_hits=torch.zeros_like(state.last_hits),
-        )
-        return state, gone
-
-    def _with_candidates(self, state: State) -> State:
-        if not self.draws_candidates:
-            return state
-        key = step_key(state.luck, state.visit, Purpose.CANDIDATES)
-        return dataclasses.replace(state, candidates=self.candidates.draw(key, state.pool))
 
     # ------------------------------------------------------------------ one slate
 
@@ -271,85 +192,7 @@ class Simulator:
         if compiled.runs_on(slate) and (self.session.horizon is None or self.binds):
             return state, self._plans.of(self, state, self._chunk(len(slate))).step(state, slate, active)
         with torch.no_grad():
-            return self._finish(self._react(state, slate, active))
-
-    def _react(self, state: State, slate: Tensor, active: Tensor | None) -> Reaction:
-        """All that users answer and become, computed without changing anything that a repeated step would read."""
-        if active is None:
-            active = torch.ones(len(slate), dtype=torch.bool, device=self.device)
-        visit = state.visit
-        met = self.examination.meet(state, slate)
-        shown = Slate(
-            items=slate,
-            examined=met.examined,
-            lift=self._lift.expand(slate.shape).contiguous(),
-            own_counts=met.own_counts,
-            own_days=met.own_days,
-            active=active,
-        )
-        response, probability = self.user_model.respond(state.hidden, shown, visit, met.noise)
-        examined, response = self.examination.stop(shown.examined, response)
-        shown = shown if examined is shown.examined else dataclasses.replace(shown, examined=examined)
-        reward, terms = self.objective.evaluate(slate, response)
-        after = self.session.settle(state, slate, response.consumed, met.leave, self.observer.text)
-        slots = (visit.step.to(torch.int64) % self.session.max_slates * self.slate_size)[:, None] + self._slots
-        entered = slate.to(torch.int32).masked_fill_(met.duplicate, -1)
-        entries = Entries(slots, entered, met.seen, examined, response.consumed, probability)
-        moved = dataclasses.replace(
-            state,
-            visit=after.visit,
-            satisfaction=after.satisfaction,
-            steps=after.steps,
-            shown_text=after.shown_text,
-            shown_count=after.shown_count,
-            consumed_text=after.consumed_text,
-            last_hits=after.last_hits,
-            hidden=self.user_model.transition(state.hidden, shown, response, after.visit),
-        )
-        ended = after.left | after.limit
-        over = moved.steps >= self.session.max_steps
-        gap = torch.zeros_like(moved.steps)
-        back = None
-        if self.session.horizon is None:
-            terminated, truncated = after.left, after.limit | over
-        else:
-            terminated, truncated = torch.zeros_like(ended), over
-            rows = ended.nonzero().squeeze(1)
-            if len(rows):
-                on_trip = moved.select(rows)
-                remember(on_trip.memory, entries.select(rows))
-                back, gone = self._next_trip(on_trip)
-                terminated[rows], gap[rows] = gone, back.visit.gap_days
-                truncated[rows] |= back.visit.day - back.start_day >= self.session.horizon
-        outcome = Outcome(
-            slate=slate,
-            examined=examined,
-            response=response,
-            duplicate=met.duplicate,
-            reward=reward,
-            terms=terms,
-            terminated=terminated,
-            truncated=truncated & ~terminated,
-            trip_ended=ended,
-            gap_days=gap,
-        )
-        return Reaction(moved, outcome, entries, ended, back)
-
-    def _next_trip(self, state: State) -> tuple[State, Tensor]:
-        """Lanes (copies) whose trip ended at the start of their next trip; and who never returns, bool [n]."""
-        basket = state.memory.items.masked_fill(~state.memory.bought, -1)
-        record = merge(state.record, basket, state.visit.day, state.visit.gap_days)
-        pool = own_pool(record.items, record.counts, record.last_days)
-        state = dataclasses.replace(state, record=record, pool=pool)
-        return self._return(state, self.session.hazard(state.satisfaction))
-
-    def _finish(self, reaction: Reaction) -> tuple[State, Outcome]:
-        """Writes the trip's memory and the lanes that came back for another trip, in place, and draws candidates."""
-        state = reaction.state
-        remember(state.memory, reaction.entries)
-        if reaction.back is not None:
-            state.write(reaction.ended.nonzero().squeeze(1), reaction.back)
-        return self._with_candidates(state), reaction.outcome
+            return plain.finish(self, plain.react(self, state, slate, active))
 
     def _check(self, state: State, slate: Tensor) -> None:
         lanes = len(state.seed)

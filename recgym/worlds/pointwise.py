@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from recgym.evaluation.fidelity.calibration import Mass, calibration_floor, reliability
+from recgym.evaluation.fidelity.calibration import Mass, brier_scores, calibration_floor, log_losses, reliability
 from recgym.evaluation.statistics import Estimate, means
 from recgym.user_models.preference.metrics import ndcg_and_recall
 from recgym.user_models.preference.trips import Trips
@@ -108,14 +108,15 @@ class Probes:
 
     def losses(self, name: str) -> np.ndarray:
         """Mean log loss of a pair, by user, [P]."""
-        p = self.chances[name].clip(SMALLEST, 1 - 1e-6)
-        losses: np.ndarray = -np.where(self.outcomes > 0, np.log(p), np.log1p(-p)).mean(1)
-        return losses
+        return self._scores(log_losses, self.chances[name].clip(SMALLEST, 1 - 1e-6))
 
     def briers(self, name: str) -> np.ndarray:
         """Mean Brier score of a pair, by user, [P]."""
-        scores: np.ndarray = ((self.chances[name] - self.outcomes) ** 2).mean(1)
-        return scores
+        return self._scores(brier_scores, self.chances[name])
+
+    def _scores(self, score: Callable[[np.ndarray, np.ndarray], np.ndarray], chances: np.ndarray) -> np.ndarray:
+        means: np.ndarray = score(chances.ravel(), self.outcomes.ravel()).reshape(chances.shape).mean(1)
+        return means
 
 
 def probe(predictors: Predictors, seed: int) -> dict[str, Probes]:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-
-def script(name: str) -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+Run = Callable[..., int]
 
 
 @pytest.fixture
@@ -38,12 +29,16 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return paths
 
 
-def run(files: tuple[Path, Path], *more: str) -> int:
-    options = ["--train", str(files[0]), "--test", str(files[1]), "--no-baselines", "--no-text", "--epochs", "2"]
-    return script("rating").main([*options, "--members", "1", *more])
+@pytest.fixture
+def run(benchmark_script: Callable[[str], ModuleType]) -> Run:
+    def main(files: tuple[Path, Path], *more: str) -> int:
+        options = ["--train", str(files[0]), "--test", str(files[1]), "--no-baselines", "--no-text", "--epochs", "2"]
+        return benchmark_script("rating").main([*options, "--members", "1", *more])
+
+    return main
 
 
-def test_last_line_is_json(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_last_line_is_json(run: Run, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(files) == 0
     out = capsys.readouterr().out
     assert "mean absolute calibration error of the expected rating" in out
@@ -54,7 +49,7 @@ def test_last_line_is_json(files: tuple[Path, Path], capsys: pytest.CaptureFixtu
 
 
 def test_unseen_users_and_items_are_predicted_and_counted(
-    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    run: Run, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with files[1].open("a", encoding="utf-8") as file:
         file.write("777\t888\t3\t880000000\n")
@@ -64,7 +59,9 @@ def test_unseen_users_and_items_are_predicted_and_counted(
     assert "RMSE on the 1 ratings whose user or item has no rating in the training file" in out
 
 
-def test_test_pairs_are_left_out_of_training(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_test_pairs_are_left_out_of_training(
+    run: Run, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     leaked = files[1].read_text(encoding="utf-8").splitlines()[0]
     with files[0].open("a", encoding="utf-8") as file:
         file.write(leaked + "\n")
@@ -83,7 +80,7 @@ def test_test_pairs_are_left_out_of_training(files: tuple[Path, Path], capsys: p
     ],
 )
 def test_malformed_lines_are_named(
-    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str], line: str, message: str
+    run: Run, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str], line: str, message: str
 ) -> None:
     first = files[0].read_text(encoding="utf-8").splitlines()[0]
     files[0].write_bytes(f"{first}\n{line}\n".encode("latin-1"))
@@ -91,7 +88,7 @@ def test_malformed_lines_are_named(
     assert message in capsys.readouterr().err
 
 
-def test_missing_and_empty_files(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_and_empty_files(run: Run, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     files[1].write_text("\n", encoding="utf-8")
     assert run(files) == 1
     assert "holds no rating" in capsys.readouterr().err

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -12,20 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "planted.py"
 
-
-@pytest.fixture(scope="module")
-def bench() -> Iterator[ModuleType]:
-    if not FILE.is_file():
-        pytest.skip("benchmarks are part of a checkout, not of the wheel")
-    spec = importlib.util.spec_from_file_location("benchmark_planted", FILE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+@pytest.fixture
+def bench(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark_script("planted")
 
 
 def test_truth_and_fitted_world_differ_in_what_is_said(bench: ModuleType) -> None:

@@ -33,6 +33,9 @@ def test_kernels_round_as_torch_does() -> None:
     _there_and_back(values, same := np.empty_like(values), out)
     assert np.array_equal(same, values)
     assert np.array_equal(out, values)
+    kept, out = np.empty(100, np.uint16), np.empty(100, np.float32)  # the same without compiling
+    _there_and_back.py_func(values[:100], kept, out)
+    assert np.array_equal(out, expected[:100].float().numpy())
 
 
 def test_answers_are_nearly_those_of_float32_in_half_the_memory(tmp_path: Path) -> None:

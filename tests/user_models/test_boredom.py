@@ -104,29 +104,6 @@ def test_gaps_and_sizes_follow_their_distributions(world: World) -> None:
     assert (sooner >= 10).float().mean() == pytest.approx(float((gaps >= 10).float().mean()) ** 2, abs=2e-3)
 
 
-@pytest.mark.parametrize("kind", ["session", "horizon"])
-def test_lanes_are_the_same_in_any_batch(kind: str, world: World, films: World) -> None:
-    for played in (world, films):
-        scenario = load_scenario("default", {"episode.kind": kind})
-        simulator = Simulator(played, scenario, user_model=BoredUsers(played))
-
-        def slates(lanes: Tensor, simulator: Simulator = simulator) -> tuple[list[Any], dict[str, Tensor]]:
-            state = simulator.reset(lanes * 7 + 5, lanes % 3)
-            outcomes = []
-            for _ in range(10):
-                state, outcome = simulator.step(state, state.candidates[:, :10].to(torch.int64))
-                outcomes.append((outcome.consumed.clone(), outcome.rating.clone(), outcome.terminated.clone()))
-            return outcomes, {name: value.clone() for name, value in state.flatten().items()}
-
-        whole, end = slates(torch.arange(33))
-        assert sum(int(consumed.sum()) for consumed, _, _ in whole) > 100
-        for lanes in (torch.tensor([0]), torch.tensor([32, 4]), torch.arange(7) + 20, torch.arange(32, -1, -1)):
-            part, part_end = slates(lanes)
-            for all_of_it, some in zip(whole, part, strict=True):
-                assert all(torch.equal(a[lanes], b) for a, b in zip(all_of_it, some, strict=True))
-            assert all(torch.equal(value[lanes], part_end[name]) for name, value in end.items())
-
-
 def test_environments_take_it_by_name(world: World) -> None:
     env = recgym.make_vec(
         world=world, num_envs=64, user_model="boredom", action_mode="catalogue", observation=("user",)

@@ -108,32 +108,6 @@ def test_satisfaction_follows_what_slates_sell(world: World, users: PlantedUsers
         assert bool(state.hidden.satisfaction.mean() > 0.5) is higher
 
 
-@pytest.mark.parametrize("kind", ["session", "horizon"])
-def test_lanes_are_the_same_in_any_batch(kind: str, world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
-    films = tiny_world(tmp_path_factory.mktemp("worlds") / "films", kind="rating", name="films", num_users=50)
-    for played in (world, films):
-        simulator = Simulator(played, load_scenario("default", {"episode.kind": kind}), user_model=PlantedUsers(played))
-
-        def play(lanes: Tensor, simulator: Simulator = simulator) -> tuple[list[Any], dict[str, Tensor]]:
-            state = simulator.reset(lanes * 7 + 5, lanes % 3)
-            outcomes = []
-            for _ in range(10):
-                state, outcome = simulator.step(state, state.candidates[:, :10].to(torch.int64))
-                outcomes.append((outcome.consumed.clone(), outcome.rating.clone(), outcome.terminated.clone()))
-            return outcomes, {name: value.clone() for name, value in state.flatten().items()}
-
-        whole, end = play(torch.arange(33))
-        assert sum(int(consumed.sum()) for consumed, _, _ in whole) > 30
-        if played is films:
-            ratings = torch.cat([rating.flatten() for _, rating, _ in whole])
-            assert set(ratings.tolist()) >= {0, 1, 3, 5}
-        for lanes in (torch.tensor([0]), torch.tensor([32, 4]), torch.arange(7) + 20, torch.arange(32, -1, -1)):
-            part, part_end = play(lanes)
-            for all_of_it, some in zip(whole, part, strict=True):
-                assert all(torch.equal(a[lanes], b) for a, b in zip(all_of_it, some, strict=True))
-            assert all(torch.equal(value[lanes], part_end[name]) for name, value in end.items())
-
-
 def test_environments_take_it_by_name(world: World) -> None:
     env = recgym.make_vec(world=world, num_envs=64, user_model="planted", action_mode="catalogue")
     env.reset(seed=1)

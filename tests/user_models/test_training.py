@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, TrainingConfig
-from recgym.user_models.preference.training import DivergedError, Trainer, TrainingData
+from recgym.user_models.preference.loop import DivergedError
+from recgym.user_models.preference.training import Trainer, TrainingData
 from recgym.user_models.preference.trips import Trips
 from tests.user_models.test_trips import random_trips
 

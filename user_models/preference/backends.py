@@ -245,9 +245,9 @@ class CompiledBackend:
         stop = np.empty(shape if self._quantities else (0, 0), np.float32)
         cdf = np.empty((*shape, 4) if self._ratings else (0, 0, 4), np.float32)
         told = exchange
-        answer = (
-            *(self._heads, hand.query, told.items, told.own_counts, told.own_days, hand.pace, hand.gap_days),
-            *(logit, stop, cdf, told.lift, told.examined),
+        known = (self._heads, hand.query, told.items, told.own_counts, told.own_days, hand.pace, hand.gap_days)
+        slate = (
+            *(told.lift, told.examined),
             *(told.want, told.quantity_luck, told.rating_luck, MAX_FEEDBACK),
             *(told.probability, told.consumed, told.quantity, told.rating),
         )
@@ -258,7 +258,7 @@ class CompiledBackend:
             to_init=(self._state, starts),
             to_go=(self._gaps,),
             to_arrive=(self._state, starts, self._sizes),
-            to_answer=answer,
+            to_answer=((*known, logit, stop, cdf), slate),
             to_move=(self._sequence, self._state),
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,10 +13,9 @@ from torch import Tensor, nn
 
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder
+from recgym.user_models.preference.loop import Fit, Row, descend, fit, pace
 from recgym.user_models.preference.network import NUM_TIME_FEATURES, PreferenceNetwork, gap_levels
-from recgym.user_models.preference.selection import BestEpoch, Fit, pace
 from recgym.user_models.preference.sides import Sides
-from recgym.user_models.preference.training import DivergedError
 
 Progress = Callable[[str, float], None]
 DAY = 86_400  # seconds
@@ -161,8 +159,6 @@ def train(
         DivergedError: the loss is not finite.
     """
     options = config.next_item
-    history: list[dict[str, float]] = []
-    best = BestEpoch(options.patience)
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -170,8 +166,9 @@ def train(
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.98)
         )
-        for epoch in range(min(epochs or options.epochs, options.epochs)):
-            started, losses = time.perf_counter(), []
+
+        def learn(epoch: int) -> Row:
+            losses = []
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * pace(epoch, options.epochs)
             model.train()
@@ -186,25 +183,22 @@ def train(
                 logits = model.logits(vectors, states, sides.users[user])
                 logits = logits.masked_fill(had_from[user] < place[target][:, None], -torch.inf)
                 loss = F.cross_entropy(logits, torch.from_numpy(drawn.item)[target])
-                if not torch.isfinite(loss):
-                    raise DivergedError(f"loss {float(loss.detach())} at epoch {epoch}; lower the learning rate")
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
-                optimizer.step()
+                descend(loss, model, optimizer, options.clip_norm, lambda: f"epoch {epoch}; lower the learning rate")
                 losses.append(float(loss.detach()))
-            row = {"epoch": epoch, "loss": float(np.mean(losses))}
-            if held_out is not None:
-                row["ndcg@10"] = ndcg(rank(model, sides, events), held_out)
-            history.append({**row, "seconds": round(time.perf_counter() - started, 2)})
-            if progress is not None:
-                progress(f"seed {seed}", (epoch + 1) / options.epochs)
-            if held_out is not None and best.enough(epoch, -row["ndcg@10"], model):
-                break
-    if held_out is None:
-        return Fit(model, len(history), history)
-    best.restore(model)
-    return Fit(model, best.epoch + 1, history)
+            return {"loss": float(np.mean(losses))}
+
+        def validate(held: np.ndarray) -> tuple[float, Row]:
+            gain = ndcg(rank(model, sides, events), held)
+            return -gain, {"ndcg@10": gain}
+
+        return fit(
+            model,
+            min(epochs or options.epochs, options.epochs),
+            options.patience,
+            learn,
+            None if held_out is None else lambda: validate(held_out),
+            None if progress is None else lambda done: progress(f"seed {seed}", done / options.epochs),
+        )
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,13 +14,12 @@ from torch import Tensor, nn
 from recgym.errors import RecGymError
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder
+from recgym.user_models.preference.loop import Fit, Row, descend, fit, pace
 from recgym.user_models.preference.losses import ordinal_loss
 from recgym.user_models.preference.network import PreferenceNetwork
 from recgym.user_models.preference.rating import RatingHead, expected_rating
 from recgym.user_models.preference.ratings import Neighbours, Ratings
-from recgym.user_models.preference.selection import BestEpoch, Fit, pace
 from recgym.user_models.preference.sides import Sides
-from recgym.user_models.preference.training import DivergedError
 
 Progress = Callable[[str, float], None]
 
@@ -86,8 +84,6 @@ def train(
         DivergedError: the loss is not finite.
     """
     rating, count = config.rating, len(ratings)
-    history: list[dict[str, float]] = []
-    best = BestEpoch(rating.patience)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = RatingModel(config, sides)
@@ -96,8 +92,9 @@ def train(
         groups = [{"params": rest, "pace": 1.0}, {"params": quick, "pace": rating.quick_pace, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=rating.learning_rate, weight_decay=rating.weight_decay)
         steps = max(1, round(1 / rating.hidden_share))
-        for epoch in range(min(epochs or rating.epochs, rating.epochs)):
-            started, losses = time.perf_counter(), []
+
+        def learn(epoch: int) -> Row:
+            losses = []
             for group in optimizer.param_groups:
                 group["lr"] = rating.learning_rate * group["pace"] * pace(epoch, rating.epochs)
             model.train()
@@ -107,27 +104,28 @@ def train(
                 cdf = model(sides, ratings.select(keep), ratings.user[rows], ratings.item[rows], ratings.time[rows])
                 real = ratings.value[rows]
                 error = F.mse_loss(expected_rating(cdf), real)
-                loss = error + rating.likelihood * ordinal_loss(cdf, real)
-                if not torch.isfinite(loss):
-                    raise DivergedError(f"loss {float(loss.detach())} at epoch {epoch}; lower the learning rate")
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), rating.clip_norm)
-                optimizer.step()
+                descend(
+                    error + rating.likelihood * ordinal_loss(cdf, real),
+                    model,
+                    optimizer,
+                    rating.clip_norm,
+                    lambda: f"epoch {epoch}; lower the learning rate",
+                )
                 losses.append(float(error.detach()))
-            row = {"epoch": epoch, "train_rmse": float(np.sqrt(np.mean(losses)))}
-            if held_out is not None:
-                cdf = predict(model, sides, ratings, held_out.user, held_out.item, held_out.time)
-                row["rmse"] = rmse(cdf, held_out)
-            history.append({**row, "seconds": round(time.perf_counter() - started, 2)})
-            if progress is not None:
-                progress(f"seed {seed}", (epoch + 1) / rating.epochs)
-            if held_out is not None and best.enough(epoch, row["rmse"], model):
-                break
-    if held_out is None:
-        return Fit(model, len(history), history)
-    best.restore(model)
-    return Fit(model, best.epoch + 1, history)
+            return {"train_rmse": float(np.sqrt(np.mean(losses)))}
+
+        def validate(held: Ratings) -> tuple[float, Row]:
+            error = rmse(predict(model, sides, ratings, held.user, held.item, held.time), held)
+            return error, {"rmse": error}
+
+        return fit(
+            model,
+            min(epochs or rating.epochs, rating.epochs),
+            rating.patience,
+            learn,
+            None if held_out is None else lambda: validate(held_out),
+            None if progress is None else lambda done: progress(f"seed {seed}", done / rating.epochs),
+        )
 
 
 @torch.no_grad()

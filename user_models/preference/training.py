@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -14,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from recgym.errors import RecGymError
 from recgym.user_models.preference import losses
 from recgym.user_models.preference.calibration import calibrate, calibrate_bins
 from recgym.user_models.preference.checkpoint import load_checkpoint, save_checkpoint
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder, edge_weights, normalised_adjacency
+from recgym.user_models.preference.loop import descend
 from recgym.user_models.preference.metrics import ranking_metrics
 from recgym.user_models.preference.network import GAP_BINS, SIZE_BINS, PreferenceNetwork
 from recgym.user_models.preference.samples import (
@@ -47,10 +48,6 @@ from recgym.user_models.preference.trends import Trends
 from recgym.user_models.preference.trips import Tokens, Trips, draw_tokens
 
 Progress = Callable[[str, float], None]  # (what is under way, share done in [0, 1])
-
-
-class DivergedError(RecGymError):
-    """Training met a loss that is not finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,16 +216,8 @@ class Trainer:
         for number, batch in enumerate(plan):
             parts = self._losses(stage, tokens, batch, rng)
             loss = torch.stack(list(parts.values())).sum()
-            if not torch.isfinite(loss):
-                raise DivergedError(
-                    f"loss {float(loss.detach())} at {stage} epoch {epoch} step {number}: "
-                    f"{ {name: float(value.detach()) for name, value in parts.items()} }. "
-                    f"The last good checkpoint is {checkpoint}; lower the learning rate to go on from it."
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
-            optimizer.step()
+            where = f"{stage} epoch {epoch} step {number}"
+            descend(loss, self.model, optimizer, training.clip_norm, functools.partial(_told, where, parts, checkpoint))
             for name, value in parts.items():
                 totals.setdefault(name, []).append(float(value.detach()))
             self.progress(f"{stage}, {epochs} epochs", (epoch + (number + 1) / len(plan)) / epochs)
@@ -336,3 +325,9 @@ class Trainer:
         """Full-catalogue ranking and log loss on the validation trips."""
         logits = self.catalogue_logits(self.validation)
         return ranking_metrics(logits, self.data.trips, self.validation)
+
+
+def _told(where: str, parts: dict[str, Tensor], checkpoint: Path) -> str:
+    """What there is to say of a loss that is not finite."""
+    told = {name: float(value.detach()) for name, value in parts.items()}
+    return f"{where}: {told}. The last good checkpoint is {checkpoint}; lower the learning rate to go on from it."

@@ -159,19 +159,7 @@ def respond(
 
 
 @kernel
-def answer(
-    weights: Any,
-    query: Any,
-    items: Any,
-    own_counts: Any,
-    own_days: Any,
-    pace: Any,
-    gap_days: Any,
-    logit: Any,
-    stop: Any,
-    cdf: Any,
-    *slate: Any,
-) -> None:
-    """``appraise``, then ``respond`` with the rest of its arguments."""
-    appraise(weights, query, items, own_counts, own_days, pace, gap_days, logit, stop, cdf)
-    respond(logit, stop, cdf, *slate)
+def answer(appraisal: Any, slate: Any) -> None:
+    """``appraise``, then ``respond`` to what it wrote (its last three arguments) with the rest of its arguments."""
+    appraise(*appraisal)
+    respond(*appraisal[-3:], *slate)

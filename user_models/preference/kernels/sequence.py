@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym.compiled.arithmetic import PREFETCHED, exp, kernel, load, log1p, prefetch_lines, store, summing_kernel
-from recgym.compiled.products import BLOCK, COLUMNS, VECTOR, affine, affine_columns, row_sums
+from recgym.compiled.products import BLOCK, COLUMNS, VECTOR, affine_columns, row_sums
 
 _F = np.float32
 _LINE = 64  # bytes of a cache line
@@ -181,6 +181,46 @@ def _activate(wide: Any, rows: int, active: Any) -> None:
             active[r, i] = _gelu(wide[r, i])
 
 
+class Work(NamedTuple):
+    """Temporary values of ``rows`` tokens; widths as in ``SequenceWeights``."""
+
+    x: Any  # [rows, d]
+    normed: Any  # [rows, d]
+    qkv: Any  # [rows, 3 d], padded
+    attended: Any  # [rows, d]
+    added: Any  # [rows, d], padded
+    wide: Any  # [rows, f], padded
+    inner: Any  # [rows, f]
+    scores: Any  # [W']
+
+
+@kernel
+def _work(weights: Any, rows: int, dim: int) -> Work:
+    return Work(
+        np.empty((rows, dim), np.float32),
+        np.empty((rows, dim), np.float32),
+        np.empty((rows, weights.qkv.shape[2]), np.float32),
+        np.empty((rows, dim), np.float32),
+        np.empty((rows, weights.out.shape[2]), np.float32),
+        np.empty((rows, weights.expand.shape[2]), np.float32),
+        np.empty((rows, weights.contract.shape[1] - 1), np.float32),
+        np.empty(weights.slot_bias.shape[3], np.float32),
+    )
+
+
+@kernel
+def _after_attention(weights: Any, layer: int, rows: int, work: Any, ahead: Any) -> None:
+    """The rest of a layer: attention joins the residual stream, then the feed-forward does; normed for the next."""
+    _product(work.attended, rows, weights.out[layer], work.added, ahead)
+    _residual(work.x, work.added, weights.norms[layer], 2, rows, work.normed)
+    _product(work.normed, rows, weights.expand[layer], work.wide, ahead)
+    _activate(work.wide, rows, work.inner)
+    _product(work.inner, rows, weights.contract[layer], work.added, ahead)
+    last = layer + 1 == weights.norms.shape[0]
+    following = weights.norm_out if last else weights.norms[layer + 1]
+    _residual(work.x, work.added, following, 0, rows, work.normed)
+
+
 @summing_kernel
 def advance(
     weights: Any,
@@ -196,15 +236,8 @@ def advance(
 ) -> None:
     """The sequence state of ``lanes`` (int64 [n]) after a slate, of [B, d]; ``cache`` [B, L, 2, W d] in place."""
     layers, dim = cache.shape[1], sequence.shape[1]
-    x = np.empty((BLOCK, dim), np.float32)
-    normed = np.empty((BLOCK, dim), np.float32)
-    attended = np.empty((BLOCK, dim), np.float32)
-    qkv = np.empty((BLOCK, weights.qkv.shape[2]), np.float32)
-    wide = np.empty((BLOCK, weights.expand.shape[2]), np.float32)
-    inner = np.empty((BLOCK, weights.contract.shape[1] - 1), np.float32)
-    added = np.empty((BLOCK, weights.out.shape[2]), np.float32)
-    scores = np.empty(weights.slot_bias.shape[3], np.float32)
-    ahead = _ahead(weights, cache)
+    work, ahead = _work(weights, BLOCK, dim), _ahead(weights, cache)
+    x, normed = work.x, work.normed
     for start in range(0, lanes.shape[0], BLOCK):
         rows = min(BLOCK, lanes.shape[0] - start)
         for r in range(rows):
@@ -217,18 +250,12 @@ def advance(
                 lane = lanes[min(following + r, lanes.shape[0] - 1)]
                 ahead.rings[r] = lane * layers + (layer + 1) % layers
             ahead.cursor[:] = 0
-            _product(normed, rows, weights.qkv[layer], qkv, ahead)
+            _product(normed, rows, weights.qkv[layer], work.qkv, ahead)
             for r in range(rows):
                 lane = lanes[start + r]
-                bias = weights.slot_bias[layer]
-                _attend(cache[lane, layer], position[lane], qkv[r, : 3 * dim], bias, scores, attended[r], ahead)
-            _product(attended, rows, weights.out[layer], added, ahead)
-            _residual(x, added, weights.norms[layer], 2, rows, normed)
-            _product(normed, rows, weights.expand[layer], wide, ahead)
-            _activate(wide, rows, inner)
-            _product(inner, rows, weights.contract[layer], added, ahead)
-            following_norm = weights.norms[layer + 1] if layer + 1 < layers else weights.norm_out
-            _residual(x, added, following_norm, 0, rows, normed)
+                ring, bias = cache[lane, layer], weights.slot_bias[layer]
+                _attend(ring, position[lane], work.qkv[r, : 3 * dim], bias, work.scores, work.attended[r], ahead)
+            _after_attention(weights, layer, rows, work, ahead)
         for r in range(rows):
             sequence[lanes[start + r]] = normed[r]
 
@@ -255,16 +282,9 @@ def replay(
     longest = 1
     for user in users:
         longest = max(longest, offsets[user + 1] - offsets[user])
-    x = np.empty((longest, dim), np.float32)
-    normed = np.empty((longest, dim), np.float32)
-    attended = np.empty((longest, dim), np.float32)
-    qkv = np.empty((longest, weights.qkv.shape[2]), np.float32)
-    wide = np.empty((longest, weights.expand.shape[2]), np.float32)
-    inner = np.empty((longest, weights.contract.shape[1] - 1), np.float32)
-    added = np.empty((longest, weights.out.shape[2]), np.float32)
-    scores = np.empty(weights.slot_bias.shape[3], np.float32)
-    nothing_ahead = _ahead(weights, caches)
+    work, nothing_ahead = _work(weights, longest, dim), _ahead(weights, caches)
     nothing_ahead.cursor[0] = BLOCK
+    x, normed, qkv = work.x, work.normed, work.qkv
     group = items.shape[1]
     consumed, nothing = np.empty(group, np.bool_), np.zeros(group, np.bool_)
     for user in users:
@@ -280,22 +300,15 @@ def replay(
             ring, bias = caches[user, layer], weights.slot_bias[layer]
             # The last token of the last layer is wanted, so of each layer before W - 1 more.
             wanted = max(tokens - 1 - (layers - 1 - layer) * (window - 1), known)
-            count = tokens - known
-            affine(normed, count, weights.qkv[layer], qkv)
+            _product(normed, tokens - known, weights.qkv[layer], qkv, nothing_ahead)
             for t in range(known, tokens):
+                told = qkv[t - known, : 3 * dim]
                 if t < wanted:
-                    _join(ring, t % window, qkv[t - known, : 3 * dim])
+                    _join(ring, t % window, told)
                 else:
-                    _attend(ring, t, qkv[t - known, : 3 * dim], bias, scores, attended[t - wanted], nothing_ahead)
-            count = tokens - wanted
-            for t in range(count):
+                    _attend(ring, t, told, bias, work.scores, work.attended[t - wanted], nothing_ahead)
+            for t in range(tokens - wanted):
                 x[t] = x[wanted - known + t]
-            affine(attended, count, weights.out[layer], added)
-            _residual(x, added, weights.norms[layer], 2, count, normed)
-            affine(normed, count, weights.expand[layer], wide)
-            _activate(wide, count, inner)
-            affine(inner, count, weights.contract[layer], added)
-            following = weights.norms[layer + 1] if layer + 1 < layers else weights.norm_out
-            _residual(x, added, following, 0, count, normed)
+            _after_attention(weights, layer, tokens - wanted, work, nothing_ahead)
             known = wanted
         states[user] = normed[0] if tokens > 0 else blank

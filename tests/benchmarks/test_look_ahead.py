@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
 
 from recgym.testing.worlds import tiny_world
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "look_ahead.py"
-
-
-@pytest.fixture(scope="module")
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("look_ahead", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 def test_it_compares_planning_with_greedy_and_clairvoyance(
-    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    benchmark_script: Callable[[str], ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = tiny_world(tmp_path / "tiny", num_items=600, num_users=60)
     sizes = ["--users", "40", "--seeds", "2", "--copies", "4", "--depth", "4"]
-    script.main(["--world", str(world.path), *sizes, "--only", "one trip", "--out", str(tmp_path / "out.json")])
+    benchmark_script("look_ahead").main(
+        ["--world", str(world.path), *sizes, "--only", "one trip", "--out", str(tmp_path / "out.json")]
+    )
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["settings"]["copies"] == 4 and list(found["figures"]) == ["one trip"]
     rows = found["figures"]["one trip"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from recgym.user_models.preference.selection import BestEpoch, pace
+from recgym.user_models.preference.loop import BestEpoch, pace
 
 
 def test_the_best_epochs_weights_come_back() -> None:
