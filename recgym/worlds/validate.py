@@ -108,7 +108,7 @@ def _without_history(world: World, trips: Trips, recipe: Recipe, held: HeldOut) 
         {"0, history hidden": np.ones(len(targets), bool)},
         pointwise.areas(logits, hidden, trips.num_items, recipe.seed),
         pointwise.catalogue_losses(predictors),
-        pointwise.probe(predictors, recipe.seed)["top"],
+        pointwise.probe(predictors, recipe.seed, samples=1)["top"],
         alone.trip_user,
     )[0]
 

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from recgym.user_models.preference.attributes import attribute_columns
 from recgym.user_models.preference.losses import rating_cdf
-from recgym.user_models.preference.network import MAX_FEEDBACK, TREND_DAYS
+from recgym.user_models.preference.network import MAX_FEEDBACK
 from recgym.user_models.preference.scoring import (
-    OwnHistory,
     fuse,
     owned_before,
+    score_answers,
     score_catalogue,
-    score_pairs,
     trip_start_moments,
 )
 from recgym.user_models.preference.trends import Trends
@@ -78,13 +77,11 @@ class CutView:
     def answers(self) -> Answers:
         """Quantities or ratings of all items in the trips, with the chances that the model gives to each grade."""
         trips, users = self.trips, self.users
-        moment = np.repeat(np.arange(len(self.targets)), trips.size[self.targets])
-        event = np.concatenate([np.arange(trips.events[t], trips.events[t + 1]) for t in self.targets])
-        zero, flat = torch.zeros(len(event)), torch.zeros(len(event), len(TREND_DAYS))
-        pairs = OwnHistory(torch.from_numpy(moment), torch.from_numpy(trips.item[event]), zero, zero, flat)
-        output = score_pairs(users.network, self.fused, users.item_vectors, users.item_statistics, self.moments, pairs)
+        output, event = score_answers(
+            *(users.network, self.fused, users.item_vectors, users.item_statistics, self.moments, trips, self.targets)
+        )
         if "rating" in users.world.spec.responses:
-            cdf = rating_cdf(users.network, output.rating).double().numpy()
+            cdf = rating_cdf(users.network.rating_thresholds(), output.rating).double().numpy()
             edges = np.concatenate((np.zeros((len(event), 1)), cdf, np.ones((len(event), 1))), axis=1)
             chances = np.diff(edges, axis=1)
         else:

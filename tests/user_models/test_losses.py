@@ -1,10 +1,12 @@
 """The ranking loss: a softmax over each moment's candidates, every moment alike."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from recgym.user_models.preference.losses import WHOLE_BASKET, ranking_loss
+from recgym.user_models.preference.losses import WHOLE_BASKET, purchase_loss, ranking_loss
 from recgym.user_models.preference.samples import Pairs, PairSampler
 from recgym.user_models.preference.trips import draw_tokens
 from tests.user_models.test_trends import trends_of
@@ -18,6 +20,7 @@ def pairs_of(moment: list[int], label: list[float], weight: list[float]) -> Pair
         item=torch.arange(len(moment)),
         label=torch.tensor(label),
         weight=torch.tensor(weight),
+        whole=nothing + 1,
         feedback=nothing,
         own_counts=nothing,
         own_days=nothing,
@@ -39,6 +42,22 @@ def test_a_moment_counts_the_same_whatever_its_basket_up_to_whole_baskets():
         pairs = pairs_of([0] * 2 * size, [1.0] * size + [0.0] * size, [1.0] * 2 * size)
         loss = float(ranking_loss(torch.zeros(2 * size), pairs, 1))
         assert loss == pytest.approx(share * np.log(2 * size), rel=1e-5)
+
+
+def test_what_was_bought_before_on_a_trip_does_not_lessen_the_want_for_the_rest():
+    trips = random_trips(4)
+    tokens = draw_tokens(trips, np.random.default_rng(2), 5, 0.0)
+    token = np.flatnonzero(tokens.bought > 0)
+    pairs = PairSampler(trips, trends_of(trips), own=4, other=4).draw(tokens, token, np.random.default_rng(3))
+    bought = torch.zeros(len(token)).index_add(0, pairs.moment, pairs.label * pairs.whole)
+    assert bought.tolist() == pytest.approx(trips.size[tokens.trip[token]].tolist())
+    assert (pairs.whole[pairs.label == 0] == 1).all()
+    # Twice the purchases at the same weight: the best constant chance has twice the odds.
+    pairs = pairs_of([0] * 10, [1.0] * 2 + [0.0] * 8, [1.0] * 10)
+    counted = replace(pairs, whole=torch.where(pairs.label > 0, 2.0, 1.0))
+    logit = torch.tensor(np.log(4 / 8), dtype=torch.float32).requires_grad_()
+    purchase_loss(logit.expand(10), counted, 1).backward()
+    assert float(logit.grad) == pytest.approx(0, abs=1e-6)
 
 
 def test_sampled_candidates_stand_for_the_catalogue():

@@ -24,7 +24,8 @@ def next_item_loss(logits: Tensor, items: Tensor) -> Tensor:
 
 def purchase_loss(logit: Tensor, pairs: Pairs, moments: int) -> Tensor:
     """Weighted log loss over the catalogue, summed over items and averaged over moments."""
-    return (F.binary_cross_entropy_with_logits(logit, pairs.label, reduction="none") * pairs.weight).sum() / moments
+    surprise = F.binary_cross_entropy_with_logits(logit, pairs.label, reduction="none")
+    return (surprise * pairs.weight * pairs.whole).sum() / moments
 
 
 def ranking_loss(logit: Tensor, pairs: Pairs, moments: int) -> Tensor:
@@ -46,19 +47,23 @@ def ranking_loss(logit: Tensor, pairs: Pairs, moments: int) -> Tensor:
 def quantity_loss(output: PairOutput, pairs: Pairs) -> Tensor:
     """Negative log likelihood of the quantities bought under the geometric model, averaged over purchases."""
     bought = pairs.label > 0
-    stop, quantity = output.stop[bought], pairs.feedback[bought]
+    return geometric_loss(output.stop[bought], pairs.feedback[bought])
+
+
+def geometric_loss(stop: Tensor, quantity: Tensor) -> Tensor:
+    """Negative log likelihood of quantities [Q] from 1 up, geometric with logits ``stop`` [Q] of ending, averaged."""
     return -(F.logsigmoid(stop) + (quantity - 1) * F.logsigmoid(-stop)).mean()
 
 
-def rating_cdf(network: PreferenceNetwork, location: Tensor) -> Tensor:
-    """P(rating <= 1..4), [..., 4], of the ordinal model (proportional odds, McCullagh 1980)."""
-    return torch.sigmoid(network.rating_thresholds() - location[..., None])
+def rating_cdf(thresholds: Tensor, location: Tensor) -> Tensor:
+    """P(rating <= 1..4), [..., 4], of the ordinal model (proportional odds, McCullagh 1980), given its cut points."""
+    return torch.sigmoid(thresholds - location[..., None])
 
 
 def rating_loss(network: PreferenceNetwork, output: PairOutput, pairs: Pairs) -> Tensor:
     """Negative log likelihood of the ratings given, averaged over ratings."""
     rated = pairs.label > 0
-    return ordinal_loss(rating_cdf(network, output.rating[rated]), pairs.feedback[rated])
+    return ordinal_loss(rating_cdf(network.rating_thresholds(), output.rating[rated]), pairs.feedback[rated])
 
 
 def ordinal_loss(cdf: Tensor, rating: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ class PreferenceNetwork(nn.Module):
 
     def rating_thresholds(self) -> Tensor:
         """The four ordered cut points of the ordinal rating model."""
-        return torch.cat((self.rating_cuts[:1], self.rating_cuts[:1] + F.softplus(self.rating_cuts[1:]).cumsum(0)))
+        return thresholds(self.rating_cuts)
 
     def repeat_term(self, features: Tensor, user: Tensor, item: Tensor) -> Tensor:
         """R of the head: ``pair_features`` [..., 6], user part and item part [..., repeat_hidden] -> [...].
@@ -170,6 +170,11 @@ class PreferenceNetwork(nn.Module):
         Zero for items never bought before: callers mask by own count.
         """
         return (F.silu(self.repeat_inner(F.silu(self.repeat_pair(features) + user + item))) * self.repeat_out).sum(-1)
+
+
+def thresholds(cuts: Tensor) -> Tensor:
+    """Ordered cut points [n] of parameters [n]: the first, then steps that softplus keeps above zero."""
+    return torch.cat((cuts[:1], cuts[:1] + F.softplus(cuts[1:]).cumsum(0)))
 
 
 def pair_features(own_counts: Tensor, own_days: Tensor, interval: Tensor, pace: Tensor) -> Tensor:

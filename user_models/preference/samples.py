@@ -81,6 +81,7 @@ class Pairs(OwnHistory):
 
     label: Tensor  # [Q] float32: 1 where the item was still bought on the trip
     weight: Tensor  # [Q] float32: inverse inclusion rate
+    whole: Tensor  # [Q] float32: of positives, the trip's items over those not bought yet; else 1
     feedback: Tensor  # [Q] float32: quantity or rating of positives
 
 
@@ -91,6 +92,9 @@ class PairSampler:
     drawn by popularity. Inverse inclusion rates make the weighted log loss an unbiased estimate of the log loss over
     the whole catalogue, so that probabilities come out calibrated and not only ranked. Items already bought on the
     trip are left out: they cannot be bought again.
+
+    Within a trip only a part of the basket is left to be bought. That a trip ends is the business of the intended
+    basket size, so q must not say it a second time: positives count for those that were bought before them (``whole``).
     """
 
     def __init__(self, trips: Trips, trends: Trends, own: int, other: int) -> None:
@@ -134,6 +138,7 @@ class PairSampler:
         if trips.exposures is not None:
             weight = np.where(trips.exposures.shown(trip[rows], item), 0.0, weight)
         feedback = np.concatenate((trips.feedback[event], np.zeros(len(item) - len(moment))))
+        whole = np.concatenate(((trips.size[trip] / np.maximum(left, 1))[moment], np.ones(len(item) - len(moment))))
         counts, last = self.purchases.lookup(user[rows], item, trip[rows])
         negative = label == 0
         weight[negative & self._in_basket(trip[rows], item)] = 0.0
@@ -154,6 +159,7 @@ class PairSampler:
             item=torch.from_numpy(item[keep]),
             label=tensor(label),
             weight=tensor(weight),
+            whole=tensor(whole),
             feedback=tensor(feedback),
             own_counts=tensor(counts),
             own_days=tensor(days),

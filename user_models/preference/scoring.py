@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recgym.user_models.preference.network import (
+    TREND_DAYS,
     PreferenceNetwork,
     gap_levels,
     item_features,
@@ -95,6 +96,27 @@ def score_pairs(
     repeat = _repeats(network, fused, vectors, statistics, moments, pairs.select(owned))
     logit = logit.index_add(0, owned, repeat)
     return PairOutput(logit, hidden @ network.head_quantity + network.quantity_bias, hidden @ network.head_rating)
+
+
+def score_answers(
+    network: PreferenceNetwork,
+    fused: Tensor,
+    vectors: Tensor,
+    statistics: Tensor,
+    moments: Moments,
+    trips: Trips,
+    targets: np.ndarray,
+) -> tuple[PairOutput, np.ndarray]:
+    """The heads of quantity and rating for everything bought on trips ``targets`` [P], whose starts are ``moments``.
+
+    Returns:
+        The output of R pairs, whose logits of q leave out the repeat term, and the events that they are, int64 [R].
+    """
+    row = np.repeat(np.arange(len(targets)), trips.size[targets])
+    event = np.concatenate([np.arange(trips.events[t], trips.events[t + 1]) for t in targets])
+    zero, flat = torch.zeros(len(event)), torch.zeros(len(event), len(TREND_DAYS))
+    pairs = OwnHistory(torch.from_numpy(row), torch.from_numpy(trips.item[event]), zero, zero, flat)
+    return score_pairs(network, fused, vectors, statistics, moments, pairs), event
 
 
 @dataclass(frozen=True, eq=False)

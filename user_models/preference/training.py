@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from recgym.user_models.preference import losses
-from recgym.user_models.preference.calibration import calibrate, calibrate_bins
+from recgym.user_models.preference.calibration import calibrate, calibrate_answers, calibrate_bins
 from recgym.user_models.preference.checkpoint import load_checkpoint, save_checkpoint
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder, edge_weights, normalised_adjacency
@@ -37,6 +37,7 @@ from recgym.user_models.preference.scoring import (
     fuse,
     owned_before,
     receptive_field,
+    score_answers,
     score_catalogue,
     score_pairs,
     states_before,
@@ -232,7 +233,7 @@ class Trainer:
         return vectors, graph
 
     def _losses(self, stage: str, tokens: Tokens, batch: list[Segment], rng: np.random.Generator) -> dict[str, Tensor]:
-        network, trips, data = self.model.network, self.train_trips, self.data
+        network, trips, data, training = self.model.network, self.train_trips, self.data, self.config.training
         vectors, graph = self._encode_items(with_graph=self.use_graph, hide=True)
         index, rows, columns = segment_index(batch)
         states = network.encode(token_inputs(network, vectors, trips, tokens, index))
@@ -250,7 +251,11 @@ class Trainer:
         user_graph = user_graph * (
             torch.rand(len(user_graph), 1) > 0.1
         )  # users without a graph are met in training too
-        keep = np.flatnonzero(tokens.first[token] | (rng.random(len(token)) < self.config.training.inner_positions))
+        within = (
+            tokens.bought[token] < trips.size[tokens.trip[token]]
+        )  # a slate after everything is bought tells nothing
+        within &= rng.random(len(token)) < training.inner_positions
+        keep = np.flatnonzero(tokens.first[token] | within)
         moments = moments_before(trips, tokens, token[keep], before[torch.from_numpy(keep)])
         fused = fuse(network, moments, user_graph, data.user_attributes)
         pairs = self.sampler.draw(tokens, token[keep], rng)
@@ -262,7 +267,7 @@ class Trainer:
         if data.ratings:
             parts["rating"] = losses.rating_loss(network, output, pairs)
         else:
-            parts["quantity"] = 0.3 * losses.quantity_loss(output, pairs)
+            parts["quantity"] = losses.quantity_loss(output, pairs)
         starts = np.flatnonzero(tokens.first[token[keep]])
         sizes = trips.size[tokens.trip[token[keep][starts]]]
         parts["size"] = 0.3 * losses.size_loss(network, fused[torch.from_numpy(starts)], sizes)
@@ -301,9 +306,11 @@ class Trainer:
 
     @torch.no_grad()
     def _calibrate_behaviour(self, targets: np.ndarray) -> None:
-        """Basket sizes and gaps as they were on trips ``targets``, none of them their users' first."""
+        """Basket sizes, gaps and answers as they were on trips ``targets``, none of them their users' first."""
         network, trips = self.model.network, self.data.trips
-        _, moments, user_graph, fused = self.encode_at(targets)
+        vectors, moments, user_graph, fused = self.encode_at(targets)
+        output, event = score_answers(network, fused, vectors, self.data.item_statistics, moments, trips, targets)
+        calibrate_answers(network, output, torch.from_numpy(trips.feedback[event]).float(), self.data.ratings)
         sizes = losses.bin_numbers(trips.size[targets], SIZE_BINS, len(SIZE_BINS) - 2)
         calibrate_bins(network.size_head, fused, sizes)
         ended = trip_end_moments(trips, targets - 1, moments.sequence)

@@ -10,6 +10,8 @@ import numpy as np
 from recgym.simulation.record import MEAN_RATE
 from recgym.user_models.preference.exposures import Exposures
 
+SINGLES = 0.15  # share of trips drawn in groups of one or two; see ``draw_tokens``
+
 
 @dataclass(frozen=True, eq=False)
 class Trips:
@@ -185,13 +187,16 @@ class Tokens:
 def draw_tokens(trips: Trips, rng: np.random.Generator, group: int, empty: float) -> Tokens:
     """Splits every trip at random into groups, as a simulated trip is split into slates.
 
-    Each trip draws its own group size between 3 and ``group`` and shuffles its items; after a group, with chance
-    ``empty``, stands an empty token, as a slate of which nothing was bought.
+    Each trip draws its own largest group and shuffles its items; after a group, with chance ``empty``, stands an empty
+    token, as a slate of which nothing was bought. Of most slates little is bought: ``SINGLES`` of the trips come in
+    groups of one or two, the others, which need fewer tokens, in groups of at most 3 to ``group``.
     """
     num_trips = len(trips.trip_user)
     order = np.argsort(trips.trip + rng.random(len(trips.trip)), kind="stable")
     rank = np.arange(len(order)) - trips.events[trips.trip]
     cap = rng.integers(min(3, group), group + 1, num_trips)
+    small = rng.integers(1, min(2, group) + 1, num_trips)
+    cap = np.where(rng.random(num_trips) < SINGLES, small, cap)
     groups = -(-trips.size // cap)
     group_trip = np.repeat(np.arange(num_trips), groups)
     first_group = np.cumsum(groups) - groups
