@@ -22,6 +22,10 @@ def build(
         Path | None, typer.Option(help="The bundle's directory. Default: $RECGYM_HOME/worlds/NAME.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the build.")] = 0,
+    held_out_items: Annotated[
+        float,
+        typer.Option(min=0, max=0.5, help="Share of the items kept out of training, to be measured. Needs --out."),
+    ] = 0.0,
     threads: Annotated[int, typer.Option(min=0, help="Torch threads; 0 leaves torch's default.")] = 0,
 ) -> None:
     """Build a world from real data: log, text and graph features, pre-training, fine-tuning, validation.
@@ -34,7 +38,10 @@ def build(
     from recgym.registration import WORLDS
     from recgym.worlds.build import build_world
 
-    recipe = WORLDS.load(name)(seed=seed)
+    if held_out_items and out is None:
+        raise typer.BadParameter("a world without some of its items is no replacement for the whole one: give --out")
+    changes = {"held_out_items": held_out_items} if held_out_items else {}
+    recipe = WORLDS.load(name)(seed=seed, **changes)
     if threads:
         torch.set_num_threads(threads)
     with stage_progress() as progress:

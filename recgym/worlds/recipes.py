@@ -42,6 +42,12 @@ class Recipe(BaseModel):
     currency: str | None = None
     min_item_users: int = Field(20, ge=1, description="items bought by fewer users are left out")
     min_user_trips: int = Field(5, ge=4, description="users with fewer trips are left out; two are held out")
+    held_out_items: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="share of the items kept out of the world and all training; the card measures them",
+    )
     every_item: bool = Field(False, description="keep items marked as not recommendable (fuel, coupons) too")
     examination_decay: float = Field(
         0.9, gt=0, le=1, description="logs with exposures: position p (from 0) was examined with chance decay ** p"

@@ -98,5 +98,18 @@ class ItemEncoder(nn.Module):
         ids = self.ids.weight if hidden is None else torch.where(hidden[:, None], self.unknown, self.ids.weight)
         base = ids + told
         graph = self.no_graph.expand_as(base) if adjacency is None else self.graph(base, adjacency)
-        y = self.fusion({"text": told, "base": base, "graph": graph, "attributes": self.attributes(attributes)})
-        return self.norm(y), graph
+        return self._fused(told, base, graph, attributes), graph
+
+    def new(self, text: Tensor, attributes: Tensor) -> Tensor:
+        """Item vectors y [M, dim] of items without id and without edges, from text and attributes as in ``forward``."""
+        told = self.text(text)
+        base = self.unknown + told
+        nobody = torch.zeros(0, dtype=torch.int64)
+        return self._fused(
+            told, base, self.graph(base, normalised_adjacency(nobody, nobody, nobody, 0, len(base))), attributes
+        )
+
+    def _fused(self, told: Tensor, base: Tensor, graph: Tensor, attributes: Tensor) -> Tensor:
+        sources = {"text": told, "base": base, "graph": graph, "attributes": self.attributes(attributes)}
+        y: Tensor = self.norm(self.fusion(sources))
+        return y
