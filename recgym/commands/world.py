@@ -26,6 +26,12 @@ def build(
         float,
         typer.Option(min=0, max=0.5, help="Share of the items kept out of training, to be measured. Needs --out."),
     ] = 0.0,
+    encoder: Annotated[
+        str | None, typer.Option(help="A Hugging Face encoder or decoder: name or path. Default: the recipe's.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="How its text encoder is tuned: frozen, lora or full. Default: the recipe's.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Torch threads; 0 leaves torch's default.")] = 0,
 ) -> None:
     """Build a world from real data: log, text and graph features, pre-training, fine-tuning, validation.
@@ -33,6 +39,7 @@ def build(
     An interrupted build goes on from its last epoch.
     """
     import torch
+    from pydantic import ValidationError
 
     from recgym.commands.progress import stage_progress
     from recgym.registration import WORLDS
@@ -40,8 +47,12 @@ def build(
 
     if held_out_items and out is None:
         raise typer.BadParameter("a world without some of its items is no replacement for the whole one: give --out")
-    changes = {"held_out_items": held_out_items} if held_out_items else {}
-    recipe = WORLDS.load(name)(seed=seed, **changes)
+    told = {"held_out_items": held_out_items, "encoder": encoder, "tuning": {"method": text} if text else None}
+    recipe = WORLDS.load(name)(seed=seed)
+    try:
+        recipe = recipe.model_validate(recipe.model_dump() | {key: value for key, value in told.items() if value})
+    except ValidationError as error:
+        raise typer.BadParameter(f"--text {text}: choose frozen, lora or full") from error
     if threads:
         torch.set_num_threads(threads)
     with stage_progress() as progress:

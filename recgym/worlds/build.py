@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -20,6 +21,7 @@ from recgym.paths import recgym_home
 from recgym.user_models.preference.attributes import attribute_columns, item_attributes, item_statistics
 from recgym.user_models.preference.exposures import fit_lift
 from recgym.user_models.preference.text import encode_texts
+from recgym.user_models.preference.text_tuning import tuned_encoder
 from recgym.user_models.preference.training import PreferenceModel, Trainer, TrainingData
 from recgym.worlds.bundle import write_bundle
 from recgym.worlds.card import card_files
@@ -58,19 +60,39 @@ def build_world(
     report("reading the log", 0.0)
     log = recgym.data.load(recipe.dataset) if log is None else log
     prepared = prepare(log, recipe)
-    text = encode_texts(
-        prepared.items["text"].tolist(), recipe.encoder, progress=lambda done, of: report("encoding texts", done / of)
-    )
-    data = training_data(prepared, recipe, text)
     digest = hashlib.sha256(f"{recipe.model_dump_json()}{log.hash}".encode()).hexdigest()[:12]
     directory = recgym_home() / "builds" / f"{recipe.name}-{digest}"
+    text, unseen_text = item_texts(prepared, recipe, directory / "text", report)
+    data = training_data(prepared, recipe, text)
     trainer = Trainer(data, recipe.model, recipe.seed, directory, report)
     model = trainer.run()
     (directory / "history.json").write_text(json.dumps(trainer.history, indent=1), encoding="utf-8")
     report("exporting", 0.0)
     target = out if out is not None else worlds_home() / recipe.name
-    world = _export(target, recipe, log, prepared, text, data, trainer, model)
+    world = _export(target, recipe, log, prepared, text, unseen_text, data, trainer, model)
     return _measure(world, log, report)
+
+
+def item_texts(
+    prepared: Prepared, recipe: Recipe, directory: Path, report: Progress
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Text embeddings of the items [N, width] and of those held out of all training, by the recipe's encoder.
+
+    Where the recipe tunes the encoder, ``directory`` holds what that leaves behind.
+    """
+    texts = prepared.items["text"].tolist()
+    encoder = tuned_encoder(
+        *(texts, prepared.trips, recipe.encoder, recipe.tuning, recipe.seed, directory),
+        pooling=recipe.pooling,
+        progress=report,
+    )
+    encode = functools.partial(
+        encode_texts,
+        encoder=encoder,
+        pooling=recipe.pooling,
+        progress=lambda done, of: report("encoding texts", done / of),
+    )
+    return encode(texts), None if prepared.unseen is None else encode(prepared.unseen.items["text"].tolist())
 
 
 def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> TrainingData:
@@ -93,6 +115,7 @@ def _export(
     log: Interactions,
     prepared: Prepared,
     text: torch.Tensor,
+    unseen_text: torch.Tensor | None,
     data: TrainingData,
     trainer: Trainer,
     model: PreferenceModel,
@@ -140,9 +163,8 @@ def _export(
     items = prepared.items.drop(columns="text")
     weights = {name: value.detach().clone() for name, value in model.network.state_dict().items()}
     tables = {"vectors": vectors, "text_pca": pca / pca.std(0).clamp(min=1e-6) * 0.33, "graph": graph}
-    if prepared.unseen is not None:
-        encoded = encode_texts(prepared.unseen.items["text"].tolist(), recipe.encoder)
-        tables["unseen_vectors"] = unseen_vectors(model, prepared.items, prepared.unseen, encoded)
+    if prepared.unseen is not None and unseen_text is not None:
+        tables["unseen_vectors"] = unseen_vectors(model, prepared.items, prepared.unseen, unseen_text)
     write_bundle(target, spec, items, users, tables, tensors, weights, card_files(spec))
     return load_world(target)
 

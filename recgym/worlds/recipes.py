@@ -7,8 +7,14 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, TrainingConfig
-from recgym.user_models.preference.text import DEFAULT_ENCODER
+from recgym.user_models.preference.config import (
+    GraphConfig,
+    ModelConfig,
+    NetworkConfig,
+    TrainingConfig,
+    TuningConfig,
+)
+from recgym.user_models.preference.text import DEFAULT_ENCODER, Pooling
 
 
 class Binning(BaseModel):
@@ -53,7 +59,9 @@ class Recipe(BaseModel):
         0.9, gt=0, le=1, description="logs with exposures: position p (from 0) was examined with chance decay ** p"
     )
     attributes: dict[str, Binning] = {}
-    encoder: str = DEFAULT_ENCODER
+    encoder: str = Field(DEFAULT_ENCODER, description="name or path of a Hugging Face encoder or decoder")
+    pooling: Pooling = Field("mean", description="a text's embedding: the mean of its last states, or its last token's")
+    tuning: TuningConfig = TuningConfig()
     seed: int = 0
     model: ModelConfig = ModelConfig()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from recgym.user_models.preference.attributes import new_item_attributes
 from recgym.user_models.preference.training import PreferenceModel
 from recgym.worlds import pointwise
-from recgym.worlds.views import CutView, HeldOut
+from recgym.worlds.views import HeldOut
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,29 +50,41 @@ def unseen_vectors(model: PreferenceModel, items: pd.DataFrame, unseen: Unseen, 
     return vectors
 
 
-def measure_unseen(view: CutView, vectors: Tensor, unseen: Unseen, seed: int) -> dict[str, Any]:
+def unseen_areas(
+    logits: Tensor, users: np.ndarray, unseen: Unseen, seed: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """AUC per user: items of the held-out ones that the user bought at any time, against others of them.
 
     Args:
-        view: the users, where they stood before their last trip.
-        vectors: of the M items.
+        logits: [P, M] of the M items.
+        users: int64 [P] the users that they are for.
         unseen: the M items and their buyers.
         seed: of the negatives.
+
+    Returns:
+        The users who have both kinds, int64 [R], and the AUC of each, [R], by how the negatives are sampled.
     """
     owned = pd.Series(unseen.item).groupby(unseen.user).apply(lambda part: np.sort(part.to_numpy()))
     owned = owned[owned.map(len) < len(unseen.items)]
-    users = owned.index.to_numpy()
+    owned = owned[owned.index.isin(users)]
     held = HeldOut(
         baskets=[torch.from_numpy(part) for part in owned],
-        own_counts=torch.zeros(len(users), len(unseen.items)),
+        own_counts=torch.zeros(len(owned), len(unseen.items)),
         popularity=torch.from_numpy(unseen.popularity).float(),
         num_trips=max(len(unseen.user), 1),
     )
-    rows = np.searchsorted(view.trips.trip_user[view.targets], users)
-    found = pointwise.areas(view.logits_of(vectors)[torch.from_numpy(rows)], held, len(unseen.items), seed)
+    row = pd.Series(np.arange(len(users)), index=users)
+    scores = logits[torch.from_numpy(row[owned.index].to_numpy())]
+    found = pointwise.areas(scores, held, len(unseen.items), seed)
+    return owned.index.to_numpy(), {kind: scorers["model"] for kind, scorers in found.items()}
+
+
+def measure_unseen(logits: Tensor, users: np.ndarray, unseen: Unseen, seed: int) -> dict[str, Any]:
+    """The ``unseen_areas`` as JSON values."""
+    measured, areas = unseen_areas(logits, users, unseen, seed)
     return {
         "num_items": len(unseen.items),
-        "users": len(users),
-        "positives": int(sum(map(len, owned))),
-        **{kind: {"model": pointwise.summary(scorers["model"], users)} for kind, scorers in found.items()},
+        "users": len(measured),
+        "positives": int(np.isin(unseen.user, measured).sum()),
+        **{kind: {"model": pointwise.summary(values, measured)} for kind, values in areas.items()},
     }

@@ -96,7 +96,9 @@ def _pointwise(world: World, trips: Trips, recipe: Recipe, unseen: Unseen | None
     graded = measure_graded(view.answers(), trips, targets, 4 if recipe.kind == "rating" else 2, recipe.seed)
     out["rating" if recipe.kind == "rating" else "quantity"] = graded
     if unseen is not None:
-        out["unseen_items"] = measure_unseen(view, world.item_tensors["unseen_vectors"], unseen, recipe.seed)
+        out["unseen_items"] = measure_unseen(
+            view.logits_of(world.item_tensors["unseen_vectors"]), users, unseen, recipe.seed
+        )
     report(stage, 1.0)
     return out
 

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from recgym.user_models.preference.attributes import attribute_columns
 from recgym.user_models.preference.losses import rating_cdf
-from recgym.user_models.preference.network import MAX_FEEDBACK, TREND_DAYS
+from recgym.user_models.preference.network import MAX_FEEDBACK
 from recgym.user_models.preference.scoring import (
-    OwnHistory,
     fuse,
     owned_before,
     score_answers,
     score_catalogue,
+    score_new,
     trip_start_moments,
 )
 from recgym.user_models.preference.trends import Trends
@@ -77,10 +77,7 @@ class CutView:
     @torch.no_grad()
     def logits_of(self, vectors: Tensor) -> Tensor:
         """Logits of q [P, M] of other items, of which nobody has a history, from their vectors [M, d]."""
-        users, nothing = self.users, torch.zeros(0)
-        nowhere = nothing.long()
-        own = OwnHistory(nowhere, nowhere, nothing, nothing, torch.zeros(0, len(TREND_DAYS)))
-        return score_catalogue(users.network, self.fused, vectors, users.item_statistics, self.moments, own).logits()
+        return score_new(self.users.network, self.fused, vectors, self.moments)
 
     @torch.no_grad()
     def answers(self) -> Answers:
