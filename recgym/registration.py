@@ -306,6 +306,8 @@ WORLDS: Registry[Spec] = Registry(
     "recgym.worlds",
     [
         Spec("ecommerce", "recgym.worlds.recipes:ecommerce", "Purchases and quantities; ships with RecGym."),
+        Spec("ecommerce-a", "recgym.worlds.recipes:ecommerce_a", "The same of one half of the households."),
+        Spec("ecommerce-b", "recgym.worlds.recipes:ecommerce_b", "The same of the other half."),
         Spec("movies", "recgym.worlds.recipes:movies", "Watches and ratings; needs the data set ml-100k."),
     ],
     read=_read_target,
@@ -348,6 +350,11 @@ USER_MODELS: Registry[Spec] = Registry(
             "preference_bfloat16",
             "recgym.user_models.preference.users:CompactPreferenceUsers",
             "The same, remembering in half the memory: a little faster, and answers differ a little.",
+        ),
+        Spec(
+            "ensemble",
+            "recgym.user_models.ensemble:EnsembleUsers",
+            "The mean of several networks of the world; evaluation can read how they disagree.",
         ),
         Spec(
             "boredom", "recgym.user_models.boredom:BoredUsers", "Hand-written: latent topics and boredom, no network."

@@ -26,7 +26,8 @@ def test_weighted_loss_is_unbiased_for_the_catalogue():
         gone = set(trips.item[tokens.order[start : start + tokens.bought[token]]])
         for item in set(range(trips.num_items)) - gone:
             label = torch.tensor(float(item in left))
-            exact += float(F.binary_cross_entropy_with_logits(logits[row, item], label))
+            counted = trips.size[trip] / len(left) if item in left else 1.0
+            exact += float(F.binary_cross_entropy_with_logits(logits[row, item], label)) * counted
     exact /= len(picked)
     rng = np.random.default_rng(1)
     draws = []

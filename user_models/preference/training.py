@@ -105,8 +105,25 @@ class Trainer:
     """Trains one preference model; every epoch ends in a checkpoint from which an interrupted run goes on."""
 
     def __init__(
-        self, data: TrainingData, config: ModelConfig, seed: int, directory: Path, progress: Progress | None = None
+        self,
+        data: TrainingData,
+        config: ModelConfig,
+        seed: int,
+        directory: Path,
+        progress: Progress | None = None,
+        tables: tuple[Tensor, Tensor] | None = None,
     ) -> None:
+        """Lays out the training.
+
+        Args:
+            data: what is learned from.
+            config: sizes and budgets.
+            seed: of the initial weights and every draw.
+            directory: of the checkpoints.
+            progress: called with what is under way and the share done.
+            tables: item vectors and graph embeddings, [N, d] each, taken as they are instead of being learned.
+        """
+        self.tables = tables
         self.data, self.config, self.seed, self.directory = data, config, seed, directory
         self.progress = progress or (lambda what, share: None)
         self.train_trips = data.trips.select(data.trips.before_last(2))
@@ -125,6 +142,7 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model = PreferenceModel(config, data)
+            self.model.items.requires_grad_(self.tables is None)
             rate = float(popularity.mean() / len(self.train_trips.trip_user))
             # No token of training holds anything that was passed over: what is not trained has to say nothing.
             nn.init.zeros_(self.model.network.item_ignored.weight)
@@ -227,6 +245,8 @@ class Trainer:
     # ------------------------------------------------------------------ losses
 
     def _encode_items(self, with_graph: bool, hide: bool) -> tuple[Tensor, Tensor]:
+        if self.tables is not None:
+            return self.tables
         data, items = self.data, self.model.items
         hidden = torch.rand(data.trips.num_items) < items.id_dropout if hide else None
         vectors, graph = items(data.text, data.item_attributes, self.adjacency if with_graph else None, hidden)
