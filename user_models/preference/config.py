@@ -41,7 +41,7 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pretrain_epochs: int = Field(8, ge=0)
-    finetune_epochs: int = Field(5, ge=1)
+    finetune_epochs: int = Field(4, ge=1)
     patience: int = Field(2, ge=1, description="epochs without improvement on validation before stopping")
     batch_segments: int = Field(16, ge=1)
     segment: int = Field(160, ge=8, description="tokens of a training segment that are scored")

@@ -271,9 +271,8 @@ class Trainer:
         user_graph = user_graph * (
             torch.rand(len(user_graph), 1) > 0.1
         )  # users without a graph are met in training too
-        within = (
-            tokens.bought[token] < trips.size[tokens.trip[token]]
-        )  # a slate after everything is bought tells nothing
+        # Within trips, where at least half is left: the last items of a basket would count for all the others.
+        within = 2 * tokens.bought[token] <= trips.size[tokens.trip[token]]
         within &= rng.random(len(token)) < training.inner_positions
         keep = np.flatnonzero(tokens.first[token] | within)
         moments = moments_before(trips, tokens, token[keep], before[torch.from_numpy(keep)])
@@ -287,7 +286,7 @@ class Trainer:
         if data.ratings:
             parts["rating"] = losses.rating_loss(network, output, pairs)
         else:
-            parts["quantity"] = losses.quantity_loss(output, pairs)
+            parts["quantity"] = 0.5 * losses.quantity_loss(output, pairs)
         starts = np.flatnonzero(tokens.first[token[keep]])
         sizes = trips.size[tokens.trip[token[keep][starts]]]
         parts["size"] = 0.3 * losses.size_loss(network, fused[torch.from_numpy(starts)], sizes)
