@@ -334,6 +334,18 @@ AGENTS: Registry[Spec] = Registry(
         Spec("frequency", "recgym.agents.frequency:FrequencyAgent", "The candidates this user bought most often."),
         Spec("item_knn", "recgym.agents.item_knn:ItemKNNAgent", "Neighbours of what the user bought, by co-purchase."),
         Spec("greedy", "recgym.agents.greedy:GreedyAgent", "Privileged: the best immediate reward under the truth."),
+        Spec("lookahead", "recgym.agents.lookahead:LookAheadAgent", "Privileged: plans on branches with fresh luck."),
+        Spec(
+            "epsilon_greedy",
+            "recgym.agents.epsilon_greedy:EpsilonGreedyAgent",
+            "A linear bandit that explores slot by slot; learns online.",
+        ),
+        Spec("linucb", "recgym.agents.linucb:LinUCBAgent", "A linear bandit, optimistic; learns online."),
+        Spec(
+            "thompson",
+            "recgym.agents.thompson:ThompsonAgent",
+            "A logistic or linear bandit that samples its posterior; learns online.",
+        ),
         Spec("ppo", "recgym.agents.ppo:PPOAgent", "A re-ranker with a shared candidate scorer, learned by PPO."),
     ],
     read=_read_target,

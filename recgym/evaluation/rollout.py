@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 from gymnasium.vector import AutoresetMode
 
+from recgym.agents.online import Transitions
 from recgym.agents.protocol import ActContext, Agent
 from recgym.envs.vector import RecVectorEnv
-from recgym.errors import AgentError
+from recgym.errors import ActionError, AgentError
 from recgym.simulation.simulator import Simulator
 from recgym.worlds.world import World
 
@@ -81,7 +82,7 @@ def play(
     """Plays one episode with every user.
 
     Args:
-        agent: chooses the slates.
+        agent: chooses the slates; one that ``adapts`` is updated after every step.
         simulator: of the world and the scenario.
         users: [B] user rows.
         lane_seeds: [B] the luck of each episode.
@@ -90,7 +91,8 @@ def play(
         finished: told after every step how many episodes have ended.
 
     Raises:
-        AgentError: the agent returned slates of the wrong shape or type.
+        AgentError: the agent returned slates of the wrong shape.
+        ActionError: the agent returned an invalid slate; names the agent, the lane and the reason.
     """
     env = RecVectorEnv(
         world=simulator.world,
@@ -127,12 +129,22 @@ def _play(
     first_day = np.asarray(info["day"], np.int64).copy()
     step = 0
     while ledger.alive.any():
-        context = ActContext(lane_seeds=lane_seeds, step=np.full(lanes, step), slate_size=env.slate_size)
+        context = ActContext(lane_seeds, np.full(lanes, step), env.slate_size, learning=agent.adapts)
         slates = agent.act(observations, context, env=env if agent.privileged else None)
-        if tuple(slates.shape) != (lanes, env.slate_size):
-            raise AgentError(f"{agent!r} returned slates of shape {tuple(slates.shape)}, not {(lanes, env.slate_size)}")
-        observations, rewards, terminated, truncated, info = env.step(slates)
+        if np.shape(slates) != (lanes, env.slate_size):
+            raise AgentError(
+                f"agent {agent.id!r} returned slates of shape {np.shape(slates)}, not {(lanes, env.slate_size)}"
+            )
+        before = observations
+        try:
+            observations, rewards, terminated, truncated, info = env.step(slates)
+        except ActionError as error:
+            raise ActionError(f"agent {agent.id!r}, slate {step} of the episodes: {error}") from error
         ledger.record(users, first_day, rewards, terminated, truncated, info)
+        if agent.adapts:
+            told = (rewards, terminated, truncated, info)
+            examined = env.scenario.observation.examined
+            agent.update(Transitions.of_step(before, slates, told, lanes=ledger.playing, examined=examined))
         trace.record(step, ledger.playing, info)
         step += 1
         finished(int(lanes - ledger.alive.sum()))
