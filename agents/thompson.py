@@ -2,8 +2,8 @@
 
 Linear: theta ~ N(A^-1 b, scale^2 A^-1) of the ridge regression. Logistic: Chapelle and Li's Algorithm 3, whose
 posterior after each batch is the Laplace approximation around its mode, N(m, scale^2 Q^-1). Departures: they keep the
-diagonal of Q, here ``covariance`` chooses (all of it by default: features go together, and there are few); each lane and
-step draws its own theta, and the K best of its scores make the slate.
+diagonal of Q, here ``covariance`` chooses (all of it by default: features go together, and there are few); each lane
+and step draws its own theta, and the K best of its scores make the slate.
 """
 
 from __future__ import annotations

@@ -346,6 +346,8 @@ AGENTS: Registry[Spec] = Registry(
             "recgym.agents.thompson:ThompsonAgent",
             "A logistic or linear bandit that samples its posterior; learns online.",
         ),
+        Spec("bcq", "recgym.agents.bcq:BCQAgent", "Batch-constrained Q-learning from logged rollouts."),
+        Spec("cql", "recgym.agents.cql:CQLAgent", "Conservative Q-learning from logged rollouts."),
         Spec("ppo", "recgym.agents.ppo:PPOAgent", "A re-ranker with a shared candidate scorer, learned by PPO."),
     ],
     read=_read_target,
