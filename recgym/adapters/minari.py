@@ -55,7 +55,7 @@ def to_minari(rollouts: Rollouts, dataset_id: str, *, num_candidates: int | None
     ]
     policy = rollouts.about.get("policy", {})
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`eval_env`")  # the spaces say all there is to say
+        warnings.filterwarnings("ignore", "`eval_env`|env_spec is None")  # the spaces say all there is to say
         try:
             dataset = minari.create_dataset_from_buffers(
                 dataset_id,
