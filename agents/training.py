@@ -111,7 +111,7 @@ def _learn(
     resume: bool,
 ) -> dict[str, Any]:
     """Trains in the environment; what to record of it: slates shown, and the best validation."""
-    shown = 0
+    shown, stopped = 0, False
     validator = None
     if validation is not None:
         score = scorer(world, scenario, validation.users, str(learner.device))
@@ -129,11 +129,13 @@ def _learn(
     try:
         learner.train(env, total, directory=out, progress=report, resume=resume)
     except StopTraining:
-        pass
+        stopped = True
     finally:
         env.close()
-    result: dict[str, Any] = {"steps_used": shown or total}
-    return {**result, "best_validation": validator.finish(shown or total)} if validator else result
+    used = shown or total
+    if validator is None:
+        return {"steps_used": used}
+    return {"steps_used": used, "stopped_early": stopped, "best_validation": validator.finish(used, stopped)}
 
 
 def run_record(

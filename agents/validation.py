@@ -93,10 +93,10 @@ class Validator:
             if since >= self.settings.patience:
                 raise StopTraining
 
-    def finish(self, steps: int) -> dict[str, Any]:
-        """Validates the end of a training after ``steps`` slates, and gives the agent what its best validation had."""
-        if not self.history or self.history[-1]["steps"] < steps:
-            self._validate(steps)
+    def finish(self, steps: int, stopped: bool) -> dict[str, Any]:
+        """Gives the agent back what it was at its best; a training not ``stopped`` is validated at its end as well."""
+        if not stopped:
+            self._validate(steps)  # the last update may follow the last call
         self.agent.restore(load_file(self._directory / BEST))
         return self.best
 
