@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from recgym.agents.protocol import ActContext, Agent, AgentConfig, Observations
+from recgym.agents.protocol import ActContext, Agent, AgentConfig, Observations, read_tensors
 from recgym.random import Purpose, derive_seeds, fold
 from recgym.threads import one_thread
 
@@ -162,7 +162,7 @@ def _save(agent: Agent, path: Path, done: int) -> None:
 
 
 def _restore(agent: Agent, path: Path) -> int:
-    tensors = load_file(path)
+    tensors = read_tensors(path)
     done = int(tensors.pop(_DONE))
     agent.restore(tensors)
     return done

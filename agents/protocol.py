@@ -204,7 +204,7 @@ class Agent:
         agent = cls(world, parse_config(cls, manifest["config"]), manifest["seed"])
         refuse_misfit(directory, manifest, fitting(agent, world))
         try:
-            agent.restore(load_file(directory / TENSORS))
+            agent.restore(read_tensors(directory / TENSORS))
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise AgentError(f"{directory / TENSORS} cannot be read: {error}") from error
         if agent.learns == "log" and manifest["world"]["hash"] != world.hash:
@@ -264,6 +264,11 @@ def refuse_misfit(directory: Path, saved: Mapping[str, Any], here: Mapping[str, 
             new = sorted(set(now.get(key) or ()) - set(before.get(key) or ()))
             detail = f"missing here: {gone}, new here: {new}" if gone or new else "the same features in another order"
             raise AgentError(f"{directory} was trained with another observation layout of {key!r} ({detail})")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, where torch would have put them: products round by how memory is aligned."""
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

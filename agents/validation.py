@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from recgym.agents.protocol import Agent
+from recgym.agents.protocol import Agent, read_tensors
 from recgym.random import derive_seeds
 from recgym.threads import one_thread
 
@@ -97,7 +97,7 @@ class Validator:
         """Gives the agent back what it was at its best; a training not ``stopped`` is validated at its end as well."""
         if not stopped:
             self._validate(steps)  # the last update may follow the last call
-        self.agent.restore(load_file(self._directory / BEST))
+        self.agent.restore(read_tensors(self._directory / BEST))
         return self.best
 
     def _validate(self, steps: int) -> None:
