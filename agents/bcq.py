@@ -68,16 +68,18 @@ class BCQAgent(Agent):
         layout = observation_layout(world, self.observes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed & 0x7FFFFFFF)
-            q, g = (SlateScorer(len(layout["user"]), len(layout["candidates"]), self.config.hidden) for _ in range(2))
-        self.network = nn.ModuleDict({"q": q, "target": copy.deepcopy(q).requires_grad_(False), "behaviour": g})
+            sizes = len(layout["user"]), len(layout["candidates"]), self.config.hidden
+            self.q, self.behaviour = SlateScorer(*sizes), SlateScorer(*sizes)
+        self.target = copy.deepcopy(self.q).requires_grad_(False)
+        self.network = nn.ModuleDict({"q": self.q, "target": self.target, "behaviour": self.behaviour})
 
     def act(
         self, observations: Observations, context: ActContext, *, env: RecVectorEnv | None = None
     ) -> NDArray[np.int64]:
         """See ``Agent.act``."""
-        device = self.network["q"].out.device
+        device = self.q.out.device
         user, candidates = (as_tensor(observations[key]).to(device) for key in self.observes)
-        q, g = (self.network[name].scores_by_block(user, candidates) for name in ("q", "behaviour"))
+        q, g = (scorer.scores_by_block(user, candidates) for scorer in (self.q, self.behaviour))
         fresh = not_shown(self.world, observations).to(device)
         return top_slate(context.slate_size, fresh, allowed(g, self.config.threshold).float(), q)
 
@@ -98,14 +100,14 @@ class BCQAgent(Agent):
 
     def loss(self, batch: Batch) -> Tensor:
         """Huber loss of Q against its target, the log-loss of G on what was shown, and a penalty on G's logits."""
-        config, network = self.config, self.network
+        config = self.config
         with torch.no_grad():
             after = batch.next_user, batch.next_candidates
-            open_to = allowed(network["behaviour"](*after), config.threshold) & batch.next_fresh
-            future = slot_value(network["q"](*after), network["target"](*after), open_to, batch.slate.shape[1])
+            open_to = allowed(self.behaviour(*after), config.threshold) & batch.next_fresh
+            future = slot_value(self.q(*after), self.target(*after), open_to, batch.slate.shape[1])
             target = batch.credit + config.gamma * (batch.goes_on * future)[:, None]
-        q = network["q"](batch.user, batch.candidates).gather(1, batch.slate)
-        g = network["behaviour"](batch.user, batch.candidates)
+        q = self.q(batch.user, batch.candidates).gather(1, batch.slate)
+        g = self.behaviour(batch.user, batch.candidates)
         imitation = -g.log_softmax(1).gather(1, batch.slate).mean()
         return smooth_l1_loss(q, target) + imitation + config.logit_penalty * g.square().mean()
 

@@ -58,17 +58,18 @@ class CQLAgent(Agent):
         layout = observation_layout(world, self.observes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed & 0x7FFFFFFF)
-            q = SlateScorer(len(layout["user"]), len(layout["candidates"]), self.config.hidden)
-        self.network = nn.ModuleDict({"q": q, "target": copy.deepcopy(q).requires_grad_(False)})
+            self.q = SlateScorer(len(layout["user"]), len(layout["candidates"]), self.config.hidden)
+        self.target = copy.deepcopy(self.q).requires_grad_(False)
+        self.network = nn.ModuleDict({"q": self.q, "target": self.target})
 
     def act(
         self, observations: Observations, context: ActContext, *, env: RecVectorEnv | None = None
     ) -> NDArray[np.int64]:
         """See ``Agent.act``."""
-        q = self.network["q"]
-        user, candidates = (as_tensor(observations[key]).to(q.out.device) for key in self.observes)
-        fresh = not_shown(self.world, observations).to(q.out.device)
-        return top_slate(context.slate_size, fresh, q.scores_by_block(user, candidates))
+        device = self.q.out.device
+        user, candidates = (as_tensor(observations[key]).to(device) for key in self.observes)
+        fresh = not_shown(self.world, observations).to(device)
+        return top_slate(context.slate_size, fresh, self.q.scores_by_block(user, candidates))
 
     def train(
         self,
@@ -87,13 +88,12 @@ class CQLAgent(Agent):
 
     def loss(self, batch: Batch) -> Tensor:
         """The weighted penalty, and half the squared difference of Q from its target."""
-        config, network = self.config, self.network
+        config = self.config
         with torch.no_grad():
-            after = batch.next_user, batch.next_candidates
-            values = network["target"](*after)
+            values = self.target(batch.next_user, batch.next_candidates)
             future = slot_value(values, values, batch.next_fresh, batch.slate.shape[1])
             target = batch.credit + config.gamma * (batch.goes_on * future)[:, None]
-        q = network["q"](batch.user, batch.candidates)
+        q = self.q(batch.user, batch.candidates)
         error = q.gather(1, batch.slate) - target
         return config.alpha * conservatism(q, batch.slate) + 0.5 * error.square().mean()
 

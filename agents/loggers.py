@@ -16,7 +16,7 @@ _PROJECT = "recgym"
 
 
 def _tensorboard(directory: Path, about: Mapping[str, Any], stack: ExitStack) -> Log:
-    from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
+    from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(directory))
     stack.callback(writer.close)

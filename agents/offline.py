@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,9 @@ def learn_offline(
             if update % config.target_period == 0:
                 network["target"].load_state_dict(network["q"].state_dict())
             value = loss(data.draw(agent.seed, update, config.batch_size, device))
-            descend(value, network, optimizer, config.max_grad_norm, lambda at=update: f"gradient step {at}")
+            descend(
+                value, network, optimizer, config.max_grad_norm, functools.partial("gradient step {}".format, update)
+            )
             done = update + 1
             if done % 50 == 0 or done == config.updates:
                 agent.log({"train/loss": float(value.detach())}, steps * done // config.updates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -153,11 +154,9 @@ def _seed(seed: int, number: int) -> int:
 
 def _optuna() -> Any:
     try:
-        import optuna
-        import optuna.storages.journal
+        return importlib.import_module("optuna")
     except ImportError as error:
         raise AgentError("tuning needs the package 'optuna': pip install 'recgym[tune]'") from error
-    return optuna
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -33,8 +33,6 @@ def to_minari(rollouts: Rollouts, dataset_id: str, *, num_candidates: int | None
         DataError: Minari is not installed, the id is taken or malformed, or the number of candidates is not known.
     """
     minari = _minari()
-    from minari.data_collector.episode_buffer import EpisodeBuffer
-
     candidates = [values.shape[1] for key, values in rollouts.observations.items() if key.startswith("candidate")]
     num_candidates = candidates[0] if num_candidates is None and candidates else num_candidates
     if num_candidates is None:
@@ -42,13 +40,13 @@ def to_minari(rollouts: Rollouts, dataset_id: str, *, num_candidates: int | None
     bounds = np.flatnonzero(np.diff(rollouts.episode, prepend=-1, append=rollouts.episode[-1] + 1))
     episodes = [np.s_[start:stop] for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
     buffers = [
-        EpisodeBuffer(
+        minari.data_collector.EpisodeBuffer(
             id=number,
             observations={key: values[rows] for key, values in rollouts.observations.items()},
-            actions=rollouts.slate[rows][:-1],  # type: ignore[arg-type]
-            rewards=rollouts.reward[rows][:-1],  # type: ignore[arg-type]
-            terminations=rollouts.terminated[rows][:-1],  # type: ignore[arg-type]
-            truncations=rollouts.truncated[rows][:-1],  # type: ignore[arg-type]
+            actions=rollouts.slate[rows][:-1],
+            rewards=rollouts.reward[rows][:-1],
+            terminations=rollouts.terminated[rows][:-1],
+            truncations=rollouts.truncated[rows][:-1],
             infos={name: getattr(rollouts, name)[rows].reshape(rows.stop - rows.start, -1) for name in _INFOS},
         )
         for number, rows in enumerate(episodes)
@@ -124,12 +122,11 @@ def read_rollouts(logs: str | Path) -> Rollouts:
     return Rollouts.load(logs) if (Path(logs) / "rollouts.json").is_file() else from_minari(logs)
 
 
-def _minari() -> ModuleType:
+def _minari() -> Any:
     try:
-        import minari
+        return importlib.import_module("minari")
     except ImportError as error:
         raise DataError("Minari data sets need the package 'minari': pip install 'recgym[minari]'") from error
-    return minari
 
 
 def _box(values: NDArray[Any]) -> gymnasium.Space[Any]:
