@@ -73,6 +73,27 @@ def test_stops_early_and_tunes(run, world: World, tmp_path: Path) -> None:
     assert run("--tune", "2", "--out", str(tmp_path / "tuned"), "--resume", *validated).exit_code == 0
 
 
+def test_logged_rollouts_are_written_and_learned_from(
+    run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["data", "rollouts", "--env", "tiny-v0", "--steps", "40", "--num-envs", "4", "--out", str(tmp_path / "log")]
+    result = CliRunner().invoke(app, [*words, "--agent", "frequency", "--exploration", "0.25"])
+    assert result.exit_code == 0 and "slates of" in result.output, result.output
+    about = json.loads((tmp_path / "log" / "rollouts.json").read_text())
+    assert about["policy"] == {"agent": "frequency", "config": {}, "exploration": 0.25}
+    settings = [f"logs={tmp_path / 'log'}", "updates=3", "batch_size=4", "hidden=4"]
+    words = ["train", "--env", "tiny-v0", "--agent", "cql", "--out", str(tmp_path / "cql")]
+    result = CliRunner().invoke(app, [*words, *(word for setting in settings for word in ("--config", setting))])
+    assert result.exit_code == 0, result.output
+    assert make_agent(tmp_path / "cql", world).config.logs == str(tmp_path / "log")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    pytest.importorskip("minari")
+    words = ["data", "rollouts", "--env", "tiny-v0", "--steps", "8", "--num-envs", "4", "--out", str(tmp_path / "log")]
+    result = CliRunner().invoke(app, [*words, "--minari", "recgym/tiny-v0"])
+    assert result.exit_code == 0 and "Minari data set recgym/tiny-v0 in" in result.output, result.output
+    assert "already exists" in CliRunner().invoke(app, [*words, "--minari", "recgym/tiny-v0"]).output
+
+
 def test_settings() -> None:
     assert parse_settings(["a=1", "b=true", "c=null", "d=x=y"]) == {"a": 1, "b": True, "c": None, "d": "x=y"}
     for bad in ("a", "=1", "a=[1"):
