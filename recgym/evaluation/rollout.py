@@ -12,9 +12,10 @@ import pandas as pd
 import torch
 from gymnasium.vector import AutoresetMode
 
+from recgym.agents.online import Transitions
 from recgym.agents.protocol import ActContext, Agent
 from recgym.envs.vector import RecVectorEnv
-from recgym.errors import AgentError
+from recgym.errors import ActionError, AgentError
 from recgym.simulation.simulator import Simulator
 from recgym.simulation.state import State
 from recgym.worlds.world import World
@@ -83,7 +84,7 @@ def play(
     """Plays one episode with every user.
 
     Args:
-        agent: chooses the slates.
+        agent: chooses the slates; one that ``adapts`` is updated after every step.
         simulator: of the world and the scenario.
         users: [B] user rows.
         lane_seeds: [B] the luck of each episode.
@@ -92,7 +93,8 @@ def play(
         finished: told after every step how many episodes have ended.
 
     Raises:
-        AgentError: the agent returned slates of the wrong shape or type.
+        AgentError: the agent returned slates of the wrong shape.
+        ActionError: the agent returned an invalid slate; names the agent, the lane and the reason.
     """
     env = RecVectorEnv(
         world=simulator.world,
@@ -130,13 +132,22 @@ def _play(
     first_day = np.asarray(info["day"], np.int64).copy()
     step = 0
     while ledger.alive.any():
-        context = ActContext(lane_seeds=lane_seeds, step=np.full(lanes, step), slate_size=env.slate_size)
+        context = ActContext(lane_seeds, np.full(lanes, step), env.slate_size, learning=agent.adapts)
         slates = agent.act(observations, context, env=env if agent.privileged else None)
-        if tuple(slates.shape) != (lanes, env.slate_size):
-            raise AgentError(f"{agent!r} returned slates of shape {tuple(slates.shape)}, not {(lanes, env.slate_size)}")
-        unsure = _disagreement(simulator, env.state, slates)
-        observations, rewards, terminated, truncated, info = env.step(slates)
+        if np.shape(slates) != (lanes, env.slate_size):
+            raise AgentError(
+                f"agent {agent.id!r} returned slates of shape {np.shape(slates)}, not {(lanes, env.slate_size)}"
+            )
+        before, unsure = observations, _disagreement(simulator, env.state, slates)
+        try:
+            observations, rewards, terminated, truncated, info = env.step(slates)
+        except ActionError as error:
+            raise ActionError(f"agent {agent.id!r}, slate {step} of the episodes: {error}") from error
         ledger.record(users, first_day, rewards, terminated, truncated, info, unsure)
+        if agent.adapts:
+            told = (rewards, terminated, truncated, info)
+            examined = env.scenario.observation.examined
+            agent.update(Transitions.of_step(before, slates, told, lanes=ledger.playing, examined=examined))
         trace.record(step, ledger.playing, info)
         step += 1
         finished(int(lanes - ledger.alive.sum()))
@@ -145,7 +156,9 @@ def _play(
 
 def _disagreement(simulator: Simulator, state: State, slates: Ints) -> Floats | None:
     """How the members of an ensemble differ on the slates about to be shown, [B] a mean over slots; None without."""
-    items = state.candidates.to(torch.int64).gather(1, torch.as_tensor(slates, device=state.candidates.device))
+    positions = torch.as_tensor(slates, device=state.candidates.device)
+    positions = positions.clamp(0, state.candidates.shape[1] - 1)  # what lies outside is refused by the step itself
+    items = state.candidates.to(torch.int64).gather(1, positions)
     spread = simulator.disagreement(state, items)
     return None if spread is None else spread.mean(1).numpy(force=True).astype(np.float64)
 

@@ -27,6 +27,7 @@ from recgym.threads import one_thread
 from recgym.worlds.world import World, load_world
 
 CHUNK = 512
+LEARNING_BLOCK = 256  # users that a copy of an agent that adapts learns from together, whatever the chunk
 TRACED_USERS = 3
 _SAMPLE = 0x5A3D1E  # the stream that orders users for sampling; far from the evaluation seeds people use
 _TABLES = ("items", "steps", "rows")  # rows last: a part is finished once they are in place
@@ -277,13 +278,14 @@ class _Bar:
 def _part(
     plan: Plan, simulator: Simulator, label: str, agent: Agent, seed: int, catalogue: Catalogue, bar: _Bar
 ) -> dict[str, pd.DataFrame]:
-    """All episodes of one agent in one scenario with one seed, in chunks of one size."""
+    """All episodes of one agent in one scenario with one seed, in chunks of one size; see ``Agent`` for who learns."""
     lane_seeds = derive_seeds(seed, torch.from_numpy(plan.users)).numpy()
     played: list[Played] = []
-    for start in range(0, len(plan.users), plan.chunk):
-        chunk = slice(start, start + plan.chunk)
+    size = LEARNING_BLOCK if agent.adapts else plan.chunk
+    for start in range(0, len(plan.users), size):
+        chunk = slice(start, start + size)
         piece = play(
-            agent,
+            agent.clone() if agent.adapts else agent,
             simulator,
             plan.users[chunk],
             lane_seeds[chunk],
