@@ -30,7 +30,7 @@ class Block(nn.Module):
         self.feed = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x [B, L, dim]; ``mask`` bool [B, L, L] says who looks at whom."""
+        """X [B, L, dim]; ``mask`` bool [B, L, L] says who looks at whom."""
         h = self.norms[0](x)
         logits = self.query(h) @ self.key(h).transpose(1, 2) / math.sqrt(x.shape[-1])
         weights = logits.masked_fill(~mask, -1e9).softmax(-1)

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from recgym.agents.features.columns import FusionMode, Ids, Fusion, Numeric
+from recgym.agents.features.columns import Fusion, FusionMode, Ids, Numeric
 
 CONTEXT = ("own_count", "own_recency", "shown")  # candidate features about the pair, not the item alone
 
@@ -35,7 +35,9 @@ class Batch:
         """With users of zeros added, up to ``count``."""
         missing = count - len(self)
         tensors = (getattr(self, field.name) for field in fields(self))
-        return self if not missing else type(self)(*(torch.cat([t, t.new_zeros(missing, *t.shape[1:])]) for t in tensors))
+        return (
+            self if not missing else type(self)(*(torch.cat([t, t.new_zeros(missing, *t.shape[1:])]) for t in tensors))
+        )
 
     def without_ids(self, share: float, generator: torch.Generator) -> Self:
         """A random ``share`` of the users and items made unknown, so that the vectors for unknown ones are learned."""

@@ -126,6 +126,7 @@ def importance(
         names: of the columns of ``user``, ``item`` and ``context``.
         generator: of the shuffling.
     """
+
     def measure(batch: Batch) -> float:
         scores, target = examples.known(predict(model, batch))
         return auc(scores, target > 0.5)

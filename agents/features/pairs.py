@@ -65,7 +65,7 @@ def purchases_of_world(world: World) -> Pairs:
 
 
 def ratings_of_world(world: World) -> Pairs | None:
-    """The ratings (1 to 5) among the users' last events in the log, of a pair the latest; None in worlds without any."""
+    """The ratings (1 to 5) among the users' last events in the log, the latest of a pair; None where nobody rates."""
     if world.spec.kind != "rating":
         return None
     offsets, values = world.tokens.offsets, world.tokens.values
@@ -83,14 +83,3 @@ def purchases_of_slates(slates: Slates, world: World) -> Pairs:
     users = slates.user_id[:, None].expand_as(slates.items)[slates.consumed]
     items = slates.items[slates.consumed]
     return Pairs.of(users, items, torch.ones(len(items)), world.num_users, world.num_items)
-
-
-def ratings_of_slates(slates: Slates, world: World) -> Pairs | None:
-    """The mean rating that users gave in a logged rollout; None where nothing was rated."""
-    rated = slates.ratings > 0
-    if not bool(rated.any()):
-        return None
-    users, items = slates.user_id[:, None].expand_as(slates.items)[rated], slates.items[rated]
-    total = Pairs.of(users, items, slates.ratings[rated], world.num_users, world.num_items)
-    times = Pairs.of(users, items, torch.ones(len(items)), world.num_users, world.num_items)
-    return Pairs(total.users, total.items, total.values / times.values, world.num_users, world.num_items)
