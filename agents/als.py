@@ -31,19 +31,23 @@ class ALSAgent(CollaborativeAgent):
 
     def learn(self, pairs: Pairs) -> Factors:
         """See ``CollaborativeAgent``."""
-        from implicit.cpu.als import AlternatingLeastSquares
+        return factorise(pairs, self.config, self.seed)
 
-        config = self.config
-        model = AlternatingLeastSquares(
-            factors=config.factors,
-            regularization=config.regularization,
-            alpha=config.alpha,
-            iterations=config.iterations,
-            num_threads=1,
-            random_state=self.seed,
-        )
-        model.fit(pairs.matrix(), show_progress=False)
-        users, items = torch.from_numpy(model.user_factors.copy()), torch.from_numpy(model.item_factors.copy())
-        ridge = items.T @ items + config.regularization * torch.eye(config.factors)
-        bought_once = config.alpha * torch.tensor(2.0).log()
-        return Factors(users, items, torch.zeros(len(items)), ridge, bought_once)
+
+def factorise(pairs: Pairs, config: ALSConfig, seed: int) -> Factors:
+    """The factors of a log; the same on every run with one seed."""
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    model = AlternatingLeastSquares(
+        factors=config.factors,
+        regularization=config.regularization,
+        alpha=config.alpha,
+        iterations=config.iterations,
+        num_threads=1,
+        random_state=seed,
+    )
+    model.fit(pairs.matrix(), show_progress=False)
+    users, items = torch.from_numpy(model.user_factors.copy()), torch.from_numpy(model.item_factors.copy())
+    ridge = items.T @ items + config.regularization * torch.eye(config.factors)
+    bought_once = config.alpha * torch.tensor(2.0).log()
+    return Factors(users, items, torch.zeros(len(items)), ridge, bought_once)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recgym.agents.features.columns import FusionMode, initialise
 from recgym.agents.features.inputs import CONTEXT, Batch, ScoringModel, Sizes
+from recgym.agents.features.knowledge import OF_ITEMS, OF_PAIRS, Knowledge
 from recgym.agents.features.learning import Examples, Loss, Schedule, importance, learn, predict
 from recgym.agents.features.measures import auc, errors, ndcg
 from recgym.agents.features.slates import OBSERVED, Slates, collect, split_lanes
@@ -71,6 +72,7 @@ class ScoringAgent(Agent):
         """See ``Agent``; untrained until ``train`` or ``load``."""
         super().__init__(world, config, seed)
         self._columns = _columns(world)
+        self._knowledge = Knowledge(world)
         self._here = torch.tensor(list(bytes.fromhex(world.hash)), dtype=torch.uint8)
         self._met = self._here  # the world whose user rows the networks know
         self.models = self._build(world.num_users)
@@ -139,7 +141,7 @@ class ScoringAgent(Agent):
         AUC over all items shown, NDCG@10 within slates with a purchase, RMSE and MAE of ratings where there are any,
         and the AUC lost when a column is shuffled, for the columns that matter most.
         """
-        return {key: value for key, value in self._report.items() if value == value}
+        return {key: value for key, value in self._report.items() if value == value}  # NaN is no JSON
 
     @staticmethod
     def schedule(config: Any) -> Schedule:
@@ -168,14 +170,15 @@ class ScoringAgent(Agent):
 
     def _batch(self, user: Tensor, candidates: Tensor, items: Tensor, user_id: Tensor, history: Tensor) -> Batch:
         """Observations [B, ...] as inputs."""
-        rows = user_id.reshape(-1).long()
+        rows, items, history = user_id.reshape(-1).long(), items.long(), history.long()
+        of_items, of_pairs = (candidates[:, :, self._columns[key][1]].float() for key in ("item", "context"))
         return Batch(
             user_id=rows if torch.equal(self._met, self._here) else torch.full_like(rows, -1),
             user=user.float(),
-            history=history.long(),
-            item_id=items.long(),
-            item=candidates[:, :, self._columns["item"][1]].float(),
-            context=candidates[:, :, self._columns["context"][1]].float(),
+            history=history,
+            item_id=items,
+            item=torch.cat([of_items, self._knowledge.of_items(items)], dim=-1),
+            context=torch.cat([of_pairs, self._knowledge.of_pairs(rows, items, history)], dim=-1),
         )
 
     def _examples(self, slates: Slates, target: str) -> Examples:
@@ -199,10 +202,11 @@ class ScoringAgent(Agent):
 
 
 def _columns(world: World) -> dict[str, tuple[list[str], list[int]]]:
-    """Names of the columns of users, items and contexts, and where observations hold them."""
+    """Names of the columns of users, items and contexts, and where observations hold the first of them."""
     layout = observation_layout(world, OBSERVED)
     of_pairs = [name in CONTEXT for name in layout["candidates"]]
     places = {"context": [i for i, pair in enumerate(of_pairs) if pair]}
     places["item"] = [i for i, pair in enumerate(of_pairs) if not pair]
-    named = {key: ([layout["candidates"][i] for i in found], found) for key, found in places.items()}
+    more = {"context": OF_PAIRS, "item": OF_ITEMS}
+    named = {key: ([layout["candidates"][i] for i in at] + [*more[key]], at) for key, at in places.items()}
     return {"user": (layout["user"], list(range(len(layout["user"])))), **named}

@@ -94,7 +94,8 @@ def train_agent(
         raise
     finally:
         seconds += time.monotonic() - started
-        _write_record(out, {**record, "status": status, "train_seconds": round(seconds, 2)})
+        measured = {"report": learner.report(), "train_seconds": round(seconds, 2)}
+        _write_record(out, {**record, "status": status, **measured})
     return learner
 
 

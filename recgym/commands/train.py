@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,7 @@ def train(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from recgym.agents.protocol import agent_class, parse_config
-    from recgym.agents.training import train_agent
+    from recgym.agents.training import RUN, train_agent
     from recgym.registration import ENVS
     from recgym.scenario import load_scenario
 
@@ -62,6 +63,8 @@ def train(
             progress=lambda done, total: bar.update(task, completed=min(done, total), total=total),
             resume=resume,
         )
+    for name, value in json.loads((out / RUN).read_text(encoding="utf-8")).get("report", {}).items():
+        console.print(f"held out: {name} = {value}", soft_wrap=True)
     console.print(
         f"Saved to {out}. Evaluate it with: "
         f"recgym evaluate --env {env} --scenario {scenario or spec.scenario} --agents {out}",

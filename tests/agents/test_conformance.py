@@ -51,7 +51,8 @@ def make(name: str, world: World, seed: int = 0) -> Agent:
     agent = make_agent(name, world, seed)
     if agent.learns == "environment":
         cls = agent_class(name)
-        agent = cls(world, parse_config(cls, SMALL), seed)
+        settings = {key: value for key, value in SMALL.items() if key in cls.Config.model_fields}
+        agent = cls(world, parse_config(cls, settings), seed)
         agent.train(environment(world, agent, 4, autoreset_mode=AutoresetMode.SAME_STEP), 32)
     return agent
 
