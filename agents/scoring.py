@@ -43,11 +43,11 @@ class ScoringConfig(AgentConfig):
     """Settings that all agents of this kind have."""
 
     num_envs: int = Field(256, ge=3, description="lanes in which the logging policy acts at once")
-    total_steps: int = Field(16_384, ge=1, description="slates that it shows in all, the default budget")
+    total_steps: int = Field(65_536, ge=1, description="slates that it shows in all, the default budget")
     held_out: float = Field(0.1, gt=0, lt=0.5, description="share of the lanes for early stopping, and for the report")
-    epochs: int = Field(15, ge=1, description="passes over the log at most")
-    patience: int = Field(3, ge=1, description="epochs without improvement on held-out slates before stopping")
-    batch_size: int = Field(64, ge=1, description="slates per gradient step")
+    epochs: int = Field(6, ge=1, description="passes over the log at most")
+    patience: int = Field(2, ge=1, description="epochs without improvement on held-out slates before stopping")
+    batch_size: int = Field(256, ge=1, description="slates per gradient step")
     learning_rate: float = Field(3e-3, gt=0, description="of AdamW, falling along a cosine")
     weight_decay: float = Field(0.01, ge=0)
     id_dropout: float = Field(0.3, ge=0, lt=1, description="share of users and items that are unknown at a step")
