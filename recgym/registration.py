@@ -334,7 +334,26 @@ AGENTS: Registry[Spec] = Registry(
         Spec("random", "recgym.agents.random:RandomAgent", "A uniformly random slate of the candidates."),
         Spec("popularity", "recgym.agents.popularity:PopularityAgent", "The candidates bought most often overall."),
         Spec("frequency", "recgym.agents.frequency:FrequencyAgent", "The candidates this user bought most often."),
+        Spec("content", "recgym.agents.content:ContentAgent", "Items whose text is like that of what the user bought."),
+        Spec(
+            "user_knn", "recgym.agents.user_knn:UserKNNAgent", "What the users with the most similar purchases bought."
+        ),
         Spec("item_knn", "recgym.agents.item_knn:ItemKNNAgent", "Neighbours of what the user bought, by co-purchase."),
+        Spec("als", "recgym.agents.als:ALSAgent", "Factors of who bought what, by alternating least squares."),
+        Spec("bpr", "recgym.agents.bpr:BPRAgent", "Factors that rank what was bought above what was not."),
+        Spec("svdpp", "recgym.agents.svdpp:SVDppAgent", "Biases, factors and the items each user has to do with."),
+        Spec("lightgcn", "recgym.agents.lightgcn:LightGCNAgent", "Graph convolution over who bought what."),
+        Spec(
+            "scorer", "recgym.agents.scorer:ScorerAgent", "One hidden layer over user, item and context, squared loss."
+        ),
+        Spec("fm", "recgym.agents.fm:FMAgent", "A factorisation machine: all features interact in pairs."),
+        Spec("nfm", "recgym.agents.nfm:NFMAgent", "A network on top of the factorisation machine's interactions."),
+        Spec(
+            "ncf", "recgym.agents.ncf:NCFAgent", "Neural collaborative filtering: a product of factors and a network."
+        ),
+        Spec("multiway", "recgym.agents.multiway:MultiwayAgent", "Factors of user x item x context."),
+        Spec("sasrec", "recgym.agents.sasrec:SASRecAgent", "Self-attention over what the user consumed last."),
+        Spec("two_tower", "recgym.agents.two_tower:TwoTowerAgent", "The product of a user's and an item's tower."),
         Spec("greedy", "recgym.agents.greedy:GreedyAgent", "Privileged: the best immediate reward under the truth."),
         Spec("lookahead", "recgym.agents.lookahead:LookAheadAgent", "Privileged: plans on branches with fresh luck."),
         Spec(
