@@ -60,8 +60,7 @@ def build_world(
     report("reading the log", 0.0)
     log = recgym.data.load(recipe.dataset) if log is None else log
     prepared = prepare(log, recipe)
-    digest = hashlib.sha256(f"{recipe.model_dump_json()}{log.hash}".encode()).hexdigest()[:12]
-    directory = recgym_home() / "builds" / f"{recipe.name}-{digest}"
+    directory = build_directory(recipe, log)
     text, unseen_text = item_texts(prepared, recipe, directory / "text", report)
     data = training_data(prepared, recipe, text)
     trainer = Trainer(data, recipe.model, recipe.seed, directory, report)
@@ -93,6 +92,12 @@ def item_texts(
         progress=lambda done, of: report("encoding texts", done / of),
     )
     return encode(texts), None if prepared.unseen is None else encode(prepared.unseen.items["text"].tolist())
+
+
+def build_directory(recipe: Recipe, log: Interactions) -> Path:
+    """Where the checkpoints of a build lie."""
+    digest = hashlib.sha256(f"{recipe.model_dump_json()}{log.hash}".encode()).hexdigest()[:12]
+    return recgym_home() / "builds" / f"{recipe.name}-{digest}"
 
 
 def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> TrainingData:
@@ -210,6 +215,7 @@ def rewrite(world: World) -> World:
         world.user_tensors,
         world.weights,
         card_files(world.spec),
+        world.members,
     )
     return load_world(world.path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,7 +82,12 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
             f"log {log.name!r}: no user with {recipe.min_user_trips} trips and no item with "
             f"{recipe.min_item_users} users is left"
         )
-    item_rows, user_rows = np.unique(frame["item"]), np.unique(frame["user"])
+    item_rows = np.unique(frame["item"])  # of both halves of the users: what agents learned of items holds in either
+    prices = frame[["item", "price", "discount"]]
+    if recipe.half is not None:
+        inside = in_half(log.users.index, recipe.half)[frame["user"]]
+        frame = _keep(frame, inside, "events of the other half of the users", filters)
+    user_rows = np.unique(frame["user"])
     frame["item"] = np.searchsorted(item_rows, frame["item"])
     frame["user"] = np.searchsorted(user_rows, frame["user"])
     trips, repeated = _as_trips(frame, recipe, len(user_rows), len(item_rows))
@@ -100,12 +106,18 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
     first = log["time"].min().astype("datetime64[D]")
     return Prepared(
         trips=trips,
-        items=_item_table(items.iloc[item_rows], frame, trips),
+        items=_item_table(items.iloc[item_rows], prices.assign(item=np.searchsorted(item_rows, prices["item"])), trips),
         users=_user_table(users, recipe),
         filters=tuple(filters),
         first_day=str(first),
         unseen=_unseen(items, unseen, removed, user_rows) if len(removed) else None,
     )
+
+
+def in_half(ids: pd.Index, half: str) -> np.ndarray:
+    """Whether each user belongs to half ``a`` or ``b``, bool [U]: by a hash of the id, whatever else the log holds."""
+    odd = np.array([hashlib.sha256(str(name).encode()).digest()[0] % 2 for name in ids], bool)
+    return odd == (half == "b")
 
 
 def _feedback(log: Interactions, recipe: Recipe) -> np.ndarray:
@@ -233,7 +245,7 @@ def trend_columns(trips: Trips, popularity: np.ndarray) -> dict[str, np.ndarray]
     return {f"trend_{days}": trends[:, column] for column, days in enumerate(TREND_DAYS)}
 
 
-def _item_table(described: pd.DataFrame, frame: pd.DataFrame, trips: Trips) -> pd.DataFrame:
+def _item_table(described: pd.DataFrame, prices: pd.DataFrame, trips: Trips) -> pd.DataFrame:
     """What is known of each item: text and attributes, price (in currency) and discount (a share), and its sales.
 
     Popularity (purchases), intervals (days) and repeat shares come from the training part alone; trends are those
@@ -241,7 +253,7 @@ def _item_table(described: pd.DataFrame, frame: pd.DataFrame, trips: Trips) -> p
     """
     training = training_part(trips)
     popularity = np.bincount(training.item, minlength=len(described))
-    return _description(described, frame).assign(
+    return _description(described, prices).assign(
         popularity=popularity,
         interval_days=repurchase_intervals(training).round(2),
         repeat_share=repeat_shares(training).round(4),
@@ -249,15 +261,15 @@ def _item_table(described: pd.DataFrame, frame: pd.DataFrame, trips: Trips) -> p
     )
 
 
-def _description(described: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """What is known of each item without its sales; prices and discounts are those of the events ``frame``."""
+def _description(described: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFrame:
+    """What is known of each item without its sales; ``prices`` holds item row, price and discount of events."""
     count = len(described)
 
     def column(name: str, default: str) -> pd.Series:
         values = described[name] if name in described else pd.Series([None] * count, index=described.index)
         return values.astype("object").where(values.notna(), default).astype(str)
 
-    median = frame.groupby("item")[["price", "discount"]].agg({"price": "median", "discount": "mean"})
+    median = prices.groupby("item")[["price", "discount"]].agg({"price": "median", "discount": "mean"})
     median = median.reindex(range(count))
     ids = described.index.astype(str)
     title = column("title", "")

@@ -58,6 +58,7 @@ class Recipe(BaseModel):
     examination_decay: float = Field(
         0.9, gt=0, le=1, description="logs with exposures: position p (from 0) was examined with chance decay ** p"
     )
+    half: Literal["a", "b"] | None = Field(None, description="one half of the users, by a hash of their ids")
     attributes: dict[str, Binning] = {}
     encoder: str = Field(DEFAULT_ENCODER, description="name or path of a Hugging Face encoder or decoder")
     pooling: Pooling = Field("mean", description="a text's embedding: the mean of its last states, or its last token's")
@@ -96,6 +97,16 @@ def ecommerce(**changes: Any) -> Recipe:
         },
     )
     return recipe.model_copy(update=changes)
+
+
+def ecommerce_a(**changes: Any) -> Recipe:
+    """The grocery world of one half of the households; agents may train in it and be scored in the other."""
+    return ecommerce().model_copy(update={"name": "ecommerce-a", "half": "a", **changes})
+
+
+def ecommerce_b(**changes: Any) -> Recipe:
+    """The grocery world of the other half of the households."""
+    return ecommerce().model_copy(update={"name": "ecommerce-b", "half": "b", **changes})
 
 
 def movies(**changes: Any) -> Recipe:

@@ -73,8 +73,7 @@ def unseen_areas(
         popularity=torch.from_numpy(unseen.popularity).float(),
         num_trips=max(len(unseen.user), 1),
     )
-    row = pd.Series(np.arange(len(users)), index=users)
-    scores = logits[torch.from_numpy(row[owned.index].to_numpy())]
+    scores = logits[torch.from_numpy(pd.Index(users).get_indexer(owned.index))]
     found = pointwise.areas(scores, held, len(unseen.items), seed)
     return owned.index.to_numpy(), {kind: scorers["model"] for kind, scorers in found.items()}
 

@@ -16,6 +16,7 @@ from recgym.scenario import Scenario, load_scenario
 from recgym.user_models.preference.trips import Trips
 from recgym.user_models.preference.users import PreferenceUsers
 from recgym.worlds import pointwise
+from recgym.worlds.agreement import measure_members
 from recgym.worlds.graded import measure_graded
 from recgym.worlds.marginals import compare, quantities
 from recgym.worlds.prepare import prepare, trend_columns
@@ -99,6 +100,8 @@ def _pointwise(world: World, trips: Trips, recipe: Recipe, unseen: Unseen | None
         out["unseen_items"] = measure_unseen(
             view.logits_of(world.item_tensors["unseen_vectors"]), users, unseen, recipe.seed
         )
+    if world.members:
+        out["ensemble"] = measure_members(lambda member: CutView(member, trips, targets), cut, held, trips, targets)
     report(stage, 1.0)
     return out
 

@@ -30,11 +30,13 @@ from recgym.user_models.preference.samples import (
     cut_segments,
     moments_before,
     segment_index,
+    strangers,
 )
 from recgym.user_models.preference.scoring import (
     Components,
     Moments,
     fuse,
+    fuse_rows,
     owned_before,
     receptive_field,
     score_answers,
@@ -105,8 +107,25 @@ class Trainer:
     """Trains one preference model; every epoch ends in a checkpoint from which an interrupted run goes on."""
 
     def __init__(
-        self, data: TrainingData, config: ModelConfig, seed: int, directory: Path, progress: Progress | None = None
+        self,
+        data: TrainingData,
+        config: ModelConfig,
+        seed: int,
+        directory: Path,
+        progress: Progress | None = None,
+        tables: tuple[Tensor, Tensor] | None = None,
     ) -> None:
+        """Lays out the training.
+
+        Args:
+            data: what is learned from.
+            config: sizes and budgets.
+            seed: of the initial weights and every draw.
+            directory: of the checkpoints.
+            progress: called with what is under way and the share done.
+            tables: item vectors and graph embeddings, [N, d] each, taken as they are instead of being learned.
+        """
+        self.tables = tables
         self.data, self.config, self.seed, self.directory = data, config, seed, directory
         self.progress = progress or (lambda what, share: None)
         self.train_trips = data.trips.select(data.trips.before_last(2))
@@ -125,6 +144,7 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model = PreferenceModel(config, data)
+            self.model.items.requires_grad_(self.tables is None)
             rate = float(popularity.mean() / len(self.train_trips.trip_user))
             # No token of training holds anything that was passed over: what is not trained has to say nothing.
             nn.init.zeros_(self.model.network.item_ignored.weight)
@@ -227,6 +247,8 @@ class Trainer:
     # ------------------------------------------------------------------ losses
 
     def _encode_items(self, with_graph: bool, hide: bool) -> tuple[Tensor, Tensor]:
+        if self.tables is not None:
+            return self.tables
         data, items = self.data, self.model.items
         hidden = torch.rand(data.trips.num_items) < items.id_dropout if hide else None
         vectors, graph = items(data.text, data.item_attributes, self.adjacency if with_graph else None, hidden)
@@ -251,14 +273,17 @@ class Trainer:
         user_graph = user_graph * (
             torch.rand(len(user_graph), 1) > 0.1
         )  # users without a graph are met in training too
-        within = (
-            tokens.bought[token] < trips.size[tokens.trip[token]]
-        )  # a slate after everything is bought tells nothing
+        # Within trips, where at least half is left: the last items of a basket would count for all the others.
+        within = 2 * tokens.bought[token] <= trips.size[tokens.trip[token]]
         within &= rng.random(len(token)) < training.inner_positions
         keep = np.flatnonzero(tokens.first[token] | within)
         moments = moments_before(trips, tokens, token[keep], before[torch.from_numpy(keep)])
-        fused = fuse(network, moments, user_graph, data.user_attributes)
-        pairs = self.sampler.draw(tokens, token[keep], rng)
+        # Some trips are met as if the user were new: nobody else tells the network what new users want.
+        cold = torch.from_numpy(tokens.first[token[keep]] & (rng.random(len(keep)) < training.cold_share))
+        moments = strangers(moments, cold, network.start)
+        known = user_graph[moments.user] * ~cold[:, None]
+        fused = fuse_rows(network, moments, known, data.user_attributes[moments.user])
+        pairs = self.sampler.draw(tokens, token[keep], rng).of_strangers(cold)
         output = score_pairs(network, fused, vectors, data.item_statistics, moments, pairs)
         parts = {
             "purchase": losses.purchase_loss(output.logit, pairs, len(keep)) * 0.1,
@@ -267,7 +292,7 @@ class Trainer:
         if data.ratings:
             parts["rating"] = losses.rating_loss(network, output, pairs)
         else:
-            parts["quantity"] = losses.quantity_loss(output, pairs)
+            parts["quantity"] = 0.5 * losses.quantity_loss(output, pairs)
         starts = np.flatnonzero(tokens.first[token[keep]])
         sizes = trips.size[tokens.trip[token[keep][starts]]]
         parts["size"] = 0.3 * losses.size_loss(network, fused[torch.from_numpy(starts)], sizes)
