@@ -49,7 +49,7 @@ def shop() -> Interactions:
         for trip in range(10):
             moment += pd.Timedelta(days=int(rng.integers(1, 8)))
             for item in rng.choice(own, rng.integers(2, 6), replace=False):
-                rows.append((f"u{user}", f"i{item}", moment, f"{user}-{trip}", 1))
+                rows.append((f"u{user}", f"i{item}", moment, f"{user}-{trip}", int(rng.integers(1, 4))))
     frame = pd.DataFrame(rows, columns=["user", "item", "time", "basket", "quantity"])
     items = pd.DataFrame({"item": [f"i{i}" for i in range(60)], "title": titles, "text": titles})
     return Interactions.from_frame(frame, items=items, name="shop")
