@@ -131,7 +131,7 @@ def paired_spread(rows: pd.DataFrame, first: str, second: str, value: str = "rew
 def num_users_needed(
     difference: float, spread: float, *, power: float = POWER, level: float = LEVEL, num_tests: int = 1
 ) -> int:
-    """How many users show a mean paired difference with the wanted chance: ``(z_a + z_b)^2 (spread / d)^2 + z_a^2 / 2``.
+    """How many users show a mean paired difference: ``(z_a + z_b)^2 (spread / d)^2 + z_a^2 / 2``.
 
     Two-sided, a normal approximation with Guenther's (1981) term for the t test, which the interval of a few users is
     close to.

@@ -224,7 +224,7 @@ def compare(
 
 
 def checked(values: npt.ArrayLike, users: npt.ArrayLike) -> tuple[Floats, npt.NDArray[Any]]:
-    """``values`` and ``users`` as vectors; raises RecGymError where lengths differ, none is there, or one is not finite."""
+    """``values`` and ``users`` as vectors; raises RecGymError where lengths differ, or one is missing or not finite."""
     numbers, clusters = np.asarray(values, dtype=np.float64), np.asarray(users)
     if numbers.ndim != 1 or numbers.shape != clusters.shape:
         raise RecGymError(f"values and users must be vectors of one length, got {numbers.shape} and {clusters.shape}")

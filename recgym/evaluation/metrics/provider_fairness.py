@@ -82,7 +82,7 @@ def exposed_utility(exposures: npt.ArrayLike, utilities: npt.ArrayLike, groups: 
 
 
 def realised_utility(gains: npt.ArrayLike, utilities: npt.ArrayLike, groups: npt.ArrayLike) -> GroupRates:
-    """What each group gained (clicks, purchases, revenue) over its utility (disparate impact; Singh and Joachims, 2018).
+    """What each group gained (clicks, purchases, revenue) over its utility (disparate impact; ibidem).
 
     Args:
         gains: [N] of each item, at least 0.

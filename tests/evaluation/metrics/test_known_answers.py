@@ -9,14 +9,10 @@ import pandas as pd
 import pytest
 
 from recgym.errors import RecGymError
-from recgym.evaluation.metrics import (
-    accuracy,
-    beyond_accuracy,
-    cold_start,
-    engagement,
-    provider_fairness,
-    user_fairness,
-)
+from recgym.evaluation.metrics import accuracy, cold_start, engagement
+from recgym.evaluation.metrics import beyond_accuracy as beyond
+from recgym.evaluation.metrics import provider_fairness as provider
+from recgym.evaluation.metrics import user_fairness as user
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -55,20 +51,20 @@ def test_engagement() -> None:
 
 
 def test_beyond_accuracy() -> None:
-    assert beyond_accuracy.catalogue_coverage([2, 0, 1, 0]) == 0.5
-    assert beyond_accuracy.gini([3, 3, 3]) == pytest.approx(0) and beyond_accuracy.gini([0, 0, 9]) == pytest.approx(1)
-    assert beyond_accuracy.gini([1, 3]) == pytest.approx(0.5)
-    assert beyond_accuracy.intra_list_diversity([[0, 1, 2]], [[1, 0], [2, 0], [0, 1]])[0] == pytest.approx(2 / 3)
-    assert beyond_accuracy.novelty([[0, 1]], [0, 1, 4])[0] == pytest.approx(2.5)
-    assert beyond_accuracy.serendipity([[0, 1, 2, 3]], [[1, 1, 0, 0]], [[1, 0, 0, 0]])[0] == 0.25
-    assert beyond_accuracy.average_popularity([[0, 2]], [4, 9, 2])[0] == 3
-    tail = beyond_accuracy.long_tail([9, 1, 1, 1, 5])
+    assert beyond.catalogue_coverage([2, 0, 1, 0]) == 0.5
+    assert beyond.gini([3, 3, 3]) == pytest.approx(0) and beyond.gini([0, 0, 9]) == pytest.approx(1)
+    assert beyond.gini([1, 3]) == pytest.approx(0.5)
+    assert beyond.intra_list_diversity([[0, 1, 2]], [[1, 0], [2, 0], [0, 1]])[0] == pytest.approx(2 / 3)
+    assert beyond.novelty([[0, 1]], [0, 1, 4])[0] == pytest.approx(2.5)
+    assert beyond.serendipity([[0, 1, 2, 3]], [[1, 1, 0, 0]], [[1, 0, 0, 0]])[0] == 0.25
+    assert beyond.average_popularity([[0, 2]], [4, 9, 2])[0] == 3
+    tail = beyond.long_tail([9, 1, 1, 1, 5])
     assert tail.tolist() == [False, True, True, True, True]
-    assert beyond_accuracy.tail_share([[0, 1]], tail)[0] == 0.5
-    assert beyond_accuracy.category_shares([0, 0, 0, 0], [0, 1, 1, 1], 2, 2).tolist() == [[0.25, 0.75], [0, 0]]
-    off = beyond_accuracy.miscalibration([[1, 0], [1, 1]], [[0, 1], [1, 1]])
+    assert beyond.tail_share([[0, 1]], tail)[0] == 0.5
+    assert beyond.category_shares([0, 0, 0, 0], [0, 1, 1, 1], 2, 2).tolist() == [[0.25, 0.75], [0, 0]]
+    off = beyond.miscalibration([[1, 0], [1, 1]], [[0, 1], [1, 1]])
     assert off.tolist() == pytest.approx([-math.log(0.01), 0])
-    bits = beyond_accuracy.category_entropy([1, 1, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1], 2)
+    bits = beyond.category_entropy([1, 1, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1], 2)
     assert bits["entropy"].tolist() == [1, 0] and bits["num_items"].tolist() == [2, 2]
 
 
@@ -88,40 +84,40 @@ def test_group_gap_beside_permuted_labels() -> None:
     users = np.arange(300)
     labels = np.repeat(["a", "b", "unknown"], 100)
     noise = rng(1).normal(0, 1, 300)
-    unfair = user_fairness.group_gap(noise + np.repeat([2, 0, 9], 100), users, labels, rng(), draws=300)
-    fair = user_fairness.group_gap(noise, users, labels, rng(), draws=300)
+    unfair = user.group_gap(noise + np.repeat([2, 0, 9], 100), users, labels, rng(), draws=300)
+    fair = user.group_gap(noise, users, labels, rng(), draws=300)
     assert unfair.gap.value == pytest.approx(2, abs=0.4) and unfair.gap.low > 1
     assert unfair.worst_group == "b" and unfair.p_value < 0.01 and fair.p_value > 0.05
     assert unfair.permuted_gap > 0 and unfair.worst.value < unfair.permuted_worst
     assert unfair.groups["unknown"].value > 8
     with pytest.raises(RecGymError, match="'b' has 49 users"):
-        user_fairness.group_gap(noise[:149], users[:149], labels[:149], rng())
+        user.group_gap(noise[:149], users[:149], labels[:149], rng())
 
 
 def test_parity_and_errors_of_groups() -> None:
-    assert user_fairness.ranking_parity([1, 3], [10, 10]) == pytest.approx(0.5)
-    assert user_fairness.ranking_parity([2, 4], [10, 20]) == 0
+    assert user.ranking_parity([1, 3], [10, 10]) == pytest.approx(0.5)
+    assert user.ranking_parity([2, 4], [10, 20]) == 0
     users, labels = np.arange(100), np.repeat(["f", "m"], 50)
-    found = user_fairness.error_unfairness(np.repeat([2, 4], 50), np.full(100, 3), np.zeros(100), users, labels, "f")
+    found = user.error_unfairness(np.repeat([2, 4], 50), np.full(100, 3), np.zeros(100), users, labels, "f")
     assert (found.value, found.absolute, found.under, found.over) == (2, 0, 1, 1)
-    assert user_fairness.differential_fairness([[9, 9], [4, 4]]) == pytest.approx(0)
-    assert user_fairness.differential_fairness([[3, 1], [1, 3]]) == pytest.approx(math.log(2))
+    assert user.differential_fairness([[9, 9], [4, 4]]) == pytest.approx(0)
+    assert user.differential_fairness([[3, 1], [1, 3]]) == pytest.approx(math.log(2))
 
 
 def test_provider_fairness() -> None:
-    shown = provider_fairness.exposure([[0, 1], [0, 2]], 3, [1, 0.5])
+    shown = provider.exposure([[0, 1], [0, 2]], 3, [1, 0.5])
     assert shown.tolist() == [2, 0.5, 0.5]
     groups = ["x", "y", "y"]
-    assert provider_fairness.demographic_parity(shown, groups).ratio("x", "y") == 4
-    assert provider_fairness.exposed_utility(shown, [4, 1, 1], groups).parity == 1
-    assert provider_fairness.realised_utility([2, 1, 1], [1, 1, 1], groups).parity == 0.5
-    target = provider_fairness.target_exposure([0, 1, 1], [1, 0.5])
+    assert provider.demographic_parity(shown, groups).ratio("x", "y") == 4
+    assert provider.exposed_utility(shown, [4, 1, 1], groups).parity == 1
+    assert provider.realised_utility([2, 1, 1], [1, 1, 1], groups).parity == 0.5
+    target = provider.target_exposure([0, 1, 1], [1, 0.5])
     assert target.tolist() == [0, 0.75, 0.75]
-    static = provider_fairness.expected_exposure([0, 1, 0.5], target)
+    static = provider.expected_exposure([0, 1, 0.5], target)
     assert (static.loss, static.disparity, static.relevance) == (0.125, 1.25, 2.25)
     assert static.loss == pytest.approx(static.disparity - static.relevance + target @ target)
-    assert provider_fairness.unequal_attention([1, 1], [3, 1]) == 0.5
-    assert provider_fairness.awrf(shown, groups, {"x": 1, "y": 1}) == pytest.approx(1 / 6)
+    assert provider.unequal_attention([1, 1], [3, 1]) == 0.5
+    assert provider.awrf(shown, groups, {"x": 1, "y": 1}) == pytest.approx(1 / 6)
 
 
 def test_bad_agents_move_the_metrics_the_right_way() -> None:
@@ -131,31 +127,19 @@ def test_bad_agents_move_the_metrics_the_right_way() -> None:
     spread = np.stack([rng(seed).permutation(40)[:4] for seed in range(200)])
     hits = np.stack([rng(seed).permutation(8)[:4] for seed in range(200)])
     narrow = np.tile([0, 4, 8, 12], (200, 1))  # one category, always the same
-    tail = beyond_accuracy.long_tail(popularity)
-    assert (
-        beyond_accuracy.average_popularity(hits, popularity).mean()
-        > beyond_accuracy.average_popularity(spread, popularity).mean()
-    )
-    assert beyond_accuracy.tail_share(hits, tail).mean() < beyond_accuracy.tail_share(spread, tail).mean()
-    assert beyond_accuracy.novelty(hits, popularity).mean() < beyond_accuracy.novelty(spread, popularity).mean()
-    fair, biased, same = (provider_fairness.exposure(slates, 40) for slates in (spread, hits, narrow))
-    assert beyond_accuracy.gini(fair) < beyond_accuracy.gini(biased) < beyond_accuracy.gini(same)
-    assert beyond_accuracy.catalogue_coverage(same) < beyond_accuracy.catalogue_coverage(fair)
-    assert (
-        beyond_accuracy.intra_list_diversity(narrow, kinds).max()
-        == 0
-        < beyond_accuracy.intra_list_diversity(spread, kinds).mean()
-    )
+    tail = beyond.long_tail(popularity)
+    assert beyond.average_popularity(hits, popularity).mean() > beyond.average_popularity(spread, popularity).mean()
+    assert beyond.tail_share(hits, tail).mean() < beyond.tail_share(spread, tail).mean()
+    assert beyond.novelty(hits, popularity).mean() < beyond.novelty(spread, popularity).mean()
+    fair, biased, same = (provider.exposure(slates, 40) for slates in (spread, hits, narrow))
+    assert beyond.gini(fair) < beyond.gini(biased) < beyond.gini(same)
+    assert beyond.catalogue_coverage(same) < beyond.catalogue_coverage(fair)
+    assert beyond.intra_list_diversity(narrow, kinds).max() == 0 < beyond.intra_list_diversity(spread, kinds).mean()
     mixes = [kinds[slates].mean(1) for slates in (spread, narrow)]
     history = np.full((200, 4), 0.25)
-    assert (
-        beyond_accuracy.miscalibration(history, mixes[0]).mean()
-        < beyond_accuracy.miscalibration(history, mixes[1]).mean()
-    )
-    parity = [provider_fairness.demographic_parity(e, brand).parity for e in (fair, biased)]
+    assert beyond.miscalibration(history, mixes[0]).mean() < beyond.miscalibration(history, mixes[1]).mean()
+    parity = [provider.demographic_parity(e, brand).parity for e in (fair, biased)]
     assert parity[0] > 0.8 and parity[1] == 0
-    assert provider_fairness.unequal_attention(fair, np.ones(40)) < provider_fairness.unequal_attention(
-        biased, np.ones(40)
-    )
+    assert provider.unequal_attention(fair, np.ones(40)) < provider.unequal_attention(biased, np.ones(40))
     even = {"national": 1, "private": 1}
-    assert provider_fairness.awrf(fair, brand, even) < 0.1 < provider_fairness.awrf(biased, brand, even)
+    assert provider.awrf(fair, brand, even) < 0.1 < provider.awrf(biased, brand, even)
