@@ -153,9 +153,9 @@ def probability_of_improvement(
 ) -> Estimate:
     """Chance that an episode of the first agent beats one of the second, both drawn at random; ties count half.
 
-    The Mann-Whitney statistic over all pairs of rows, for rows that do not pair (``statistics.compare`` gives the chance
-    on identical users and luck). A user that both agents met is drawn for both at once. For several worlds take the
-    mean of the probabilities of each.
+    The Mann-Whitney statistic over all pairs of rows, for rows that do not pair (``statistics.compare`` gives
+    the chance on identical users and luck). A user that both agents met is drawn for both at once. For several
+    worlds take the mean of the probabilities of each.
 
     Args:
         first: [R] numbers of the first agent.
