@@ -49,7 +49,7 @@ def exposure(slates: npt.ArrayLike, num_items: int, attention: npt.ArrayLike | N
     shown = item_rows("slates", slates, num_items)
     weights = discounts(shown.shape[1]) if attention is None else numbers("attention", attention, low=0)
     aligned(position=shown[0], attention=weights)
-    total: Floats = np.bincount(shown.reshape(-1), np.tile(weights, len(shown)), minlength=num_items)
+    total: Floats = np.bincount(shown.reshape(-1), np.tile(weights, len(shown)), num_items).astype(np.float64)
     return total
 
 
