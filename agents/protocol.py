@@ -158,6 +158,10 @@ class Agent:
             return learn_online(self, env, steps, directory=directory, progress=progress, resume=resume)
         raise AgentError(f"agent {self.id!r} does not learn in the environment (it learns from: {self.learns})")
 
+    def report(self) -> dict[str, Any]:
+        """Figures on data held out from what was learned, as JSON values for the record of a run; {} where none are."""
+        return {}
+
     def tensors(self) -> dict[str, Tensor]:
         """What was learned, by name, ready for safetensors."""
         return {}

@@ -96,7 +96,7 @@ def train_agent(
     finally:
         seconds += time.monotonic() - started
         about = {"status": status, "device": str(learner.device), "train_seconds": round(seconds, 2)}
-        write_record(out, {**record, **about, **result})
+        write_record(out, {**record, **about, "report": learner.report(), **result})
     return learner
 
 

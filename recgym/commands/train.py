@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,7 @@ def train(
 
     from recgym.agents.loggers import check_loggers
     from recgym.agents.protocol import agent_class, parse_config
-    from recgym.agents.training import train_agent
+    from recgym.agents.training import RUN, train_agent
     from recgym.agents.tuning import tune as tune_agent
     from recgym.agents.validation import Validation
     from recgym.devices import usable
@@ -90,6 +91,8 @@ def train(
             progress=lambda done, total: bar.update(task, completed=min(done, total), total=total),
             resume=resume,
         )
+    for name, value in json.loads((out / RUN).read_text(encoding="utf-8")).get("report", {}).items():
+        console.print(f"held out: {name} = {value}", soft_wrap=True)
     console.print(
         f"Saved to {out}. Evaluate it with: "
         f"recgym evaluate --env {env} --scenario {scenario or spec.scenario} --agents {out}",
