@@ -57,15 +57,15 @@ class SVDppConfig(CollaborativeConfig):
     """Settings of ``SVDppAgent``; those of the regularisation were chosen on parts of training ratings."""
 
     factors: int = Field(32, ge=1, description="width of the vectors")
-    epochs: int = Field(10, ge=1, description="passes over the purchases, the length of the learning rate's cosine")
+    epochs: int = Field(5, ge=1, description="passes over the purchases, the length of the learning rate's cosine")
     rating_epochs: int = Field(40, ge=1, description="passes over ratings at most")
     patience: int = Field(4, ge=1, description="epochs without improvement on held-out ratings before stopping")
     negatives: int = Field(3, ge=1, description="random items with target 0 for each purchase")
-    batch_size: int = Field(32_768, ge=1, description="purchases at a step, random items not counted")
+    batch_size: int = Field(65_536, ge=1, description="purchases at a step, random items not counted")
     rating_batch_size: int = Field(1024, ge=1, description="ratings at a step")
     learning_rate: float = Field(0.01, gt=0, description="of Adam, falling along a cosine")
     bias_penalty: float = Field(0.02, ge=0, description="on squared biases, per prediction")
-    factor_penalty: float = Field(0.04, ge=0, description="on squared factors, per prediction of a rating")
+    factor_penalty: float = Field(0.12, ge=0, description="on squared factors, per prediction of a rating")
     purchase_penalty: float = Field(1e-3, ge=0, description="on squared factors, per prediction of a purchase")
 
 
