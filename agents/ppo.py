@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger, configure
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor
 
 from recgym.adapters.credit import SlateRolloutBuffer
 from recgym.adapters.plackett_luce import PlackettLucePolicy, SlateScorer
-from recgym.adapters.sb3 import SB3VecEnv
+from recgym.adapters.sb3 import LogWriter, SB3VecEnv
 from recgym.agents.protocol import (
     ActContext,
     Agent,
@@ -34,6 +34,7 @@ from recgym.agents.protocol import (
     observation_layout,
     top_slate,
 )
+from recgym.agents.search import Search
 from recgym.errors import AgentError
 from recgym.random import Purpose, fold
 from recgym.threads import one_thread
@@ -59,8 +60,12 @@ class PPOConfig(AgentConfig):
     )
     batch_size: int = Field(1024, ge=2, description="slates per gradient step")
     num_epochs: int = Field(3, ge=1, description="passes over each rollout")
-    learning_rate: float = Field(1e-2, gt=0, description="Adam's, falling linearly to a tenth")
-    gamma: float = Field(0.0, ge=0, le=1, description="per slate; above 0, noisier, where slates shape later ones")
+    learning_rate: Annotated[float, Search(1e-3, 3e-2, log=True)] = Field(
+        1e-2, gt=0, description="Adam's, falling linearly to a tenth"
+    )
+    gamma: Annotated[float, Search(0.0, 0.9)] = Field(
+        0.0, ge=0, le=1, description="per slate; above 0, noisier, where slates shape later ones"
+    )
     gae_lambda: float = Field(0.9, ge=0, le=1, description="of generalised advantage estimation")
     clip_range: float = Field(
         0.2, gt=0, description="of the probability ratio of an item (or of a slate, a product of K)"
@@ -68,7 +73,9 @@ class PPOConfig(AgentConfig):
     target_kl: float | None = Field(
         0.1, gt=0, description="stops a rollout's updates beyond 1.5 times this, in nats an item (or a slate)"
     )
-    entropy_coef: float = Field(1e-3, ge=0, description="per nat; a uniform slate of 10 from 100 has about 46")
+    entropy_coef: Annotated[float, Search(1e-5, 1e-2, log=True)] = Field(
+        1e-3, ge=0, description="per nat; a uniform slate of 10 from 100 has about 46"
+    )
     value_coef: float = Field(0.5, ge=0)
     max_grad_norm: float = Field(0.5, gt=0)
     hidden: int = Field(32, ge=1, description="width of the scorer and the critic")
@@ -119,7 +126,7 @@ class PPOAgent(Agent):
         with private_rng(self.seed), one_thread():
             venv = SB3VecEnv(env)
             if resume and checkpoint and checkpoint.is_file():
-                self.model = PPO.load(checkpoint, env=venv, device="cpu")
+                self.model = PPO.load(checkpoint, env=venv, device=str(self.device))
             else:
                 self.model = PPO(
                     PlackettLucePolicy,
@@ -138,16 +145,22 @@ class PPOAgent(Agent):
                     stats_window_size=EPISODES_AVERAGED,
                     policy_kwargs={"hidden": config.hidden, "by_position": config.credit == "position"},
                     rollout_buffer_class=SlateRolloutBuffer if config.credit == "position" else None,
-                    device="cpu",
+                    device=str(self.device),
                 )
                 self._policy.scorer.load_state_dict(self.scorer.state_dict())
                 venv.seed(_segment_seed(self.seed, -1))
                 calibrate(self._policy.scorer, venv, config.calibration_steps)
             if isinstance(self.model.rollout_buffer, SlateRolloutBuffer):
                 self.model.rollout_buffer.watch(venv.credits)
-            self.model.set_logger(configure(str(directory), ["tensorboard"]) if directory else Logger(None, []))
+            self.model.set_logger(Logger(None, [LogWriter(self.log)]))
             remaining = steps - self.model.num_timesteps
-            callback = _Segments(self.seed, config.checkpoint_rollouts, checkpoint, progress)
+
+            def report(done: int) -> None:
+                self.scorer.load_state_dict(self._policy.scorer.state_dict())
+                if progress:
+                    progress(done)
+
+            callback = _Segments(self.seed, config.checkpoint_rollouts, checkpoint, report)
             try:
                 if remaining > 0:
                     self.model.learn(remaining, callback=callback, reset_num_timesteps=False)
@@ -184,9 +197,7 @@ class _Segments(BaseCallback):
     lost.
     """
 
-    def __init__(
-        self, seed: int, rollouts: int, checkpoint: Path | None, progress: Callable[[int], None] | None
-    ) -> None:
+    def __init__(self, seed: int, rollouts: int, checkpoint: Path | None, progress: Callable[[int], None]) -> None:
         super().__init__()
         self.seed = seed
         self.rollouts = rollouts
@@ -210,8 +221,7 @@ class _Segments(BaseCallback):
         model._last_episode_starts = np.ones(model.n_envs, dtype=bool)
 
     def _on_rollout_end(self) -> None:
-        if self.progress:
-            self.progress(self.num_timesteps)
+        self.progress(self.num_timesteps)
 
     def _on_step(self) -> bool:
         return True

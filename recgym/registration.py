@@ -306,6 +306,8 @@ WORLDS: Registry[Spec] = Registry(
     "recgym.worlds",
     [
         Spec("ecommerce", "recgym.worlds.recipes:ecommerce", "Purchases and quantities; ships with RecGym."),
+        Spec("ecommerce-a", "recgym.worlds.recipes:ecommerce_a", "The same of one half of the households."),
+        Spec("ecommerce-b", "recgym.worlds.recipes:ecommerce_b", "The same of the other half."),
         Spec("movies", "recgym.worlds.recipes:movies", "Watches and ratings; needs the data set ml-100k."),
     ],
     read=_read_target,
@@ -353,6 +355,20 @@ AGENTS: Registry[Spec] = Registry(
         Spec("sasrec", "recgym.agents.sasrec:SASRecAgent", "Self-attention over what the user consumed last."),
         Spec("two_tower", "recgym.agents.two_tower:TwoTowerAgent", "The product of a user's and an item's tower."),
         Spec("greedy", "recgym.agents.greedy:GreedyAgent", "Privileged: the best immediate reward under the truth."),
+        Spec("lookahead", "recgym.agents.lookahead:LookAheadAgent", "Privileged: plans on branches with fresh luck."),
+        Spec(
+            "epsilon_greedy",
+            "recgym.agents.epsilon_greedy:EpsilonGreedyAgent",
+            "A linear bandit that explores slot by slot; learns online.",
+        ),
+        Spec("linucb", "recgym.agents.linucb:LinUCBAgent", "A linear bandit, optimistic; learns online."),
+        Spec(
+            "thompson",
+            "recgym.agents.thompson:ThompsonAgent",
+            "A logistic or linear bandit that samples its posterior; learns online.",
+        ),
+        Spec("bcq", "recgym.agents.bcq:BCQAgent", "Batch-constrained Q-learning from logged rollouts."),
+        Spec("cql", "recgym.agents.cql:CQLAgent", "Conservative Q-learning from logged rollouts."),
         Spec("ppo", "recgym.agents.ppo:PPOAgent", "A re-ranker with a shared candidate scorer, learned by PPO."),
     ],
     read=_read_target,
@@ -367,6 +383,11 @@ USER_MODELS: Registry[Spec] = Registry(
             "preference_bfloat16",
             "recgym.user_models.preference.users:CompactPreferenceUsers",
             "The same, remembering in half the memory: a little faster, and answers differ a little.",
+        ),
+        Spec(
+            "ensemble",
+            "recgym.user_models.ensemble:EnsembleUsers",
+            "The mean of several networks of the world; evaluation can read how they disagree.",
         ),
         Spec(
             "boredom", "recgym.user_models.boredom:BoredUsers", "Hand-written: latent topics and boredom, no network."

@@ -13,9 +13,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
+from recgym.agents.protocol import by_block
 from recgym.errors import AgentError
-
-LANES_PER_BLOCK = 32  # scored at a time when acting; see ``SlateScorer.scores_by_block``
 
 
 class PlackettLuce(Distribution):
@@ -166,21 +165,8 @@ class SlateScorer(nn.Module):
 
     @torch.no_grad()
     def scores_by_block(self, user: Tensor, candidates: Tensor) -> Tensor:
-        """``forward`` in blocks of a fixed number of lanes, padded with zeros.
-
-        float32 products round differently with the number of rows; with one shape for all calls, a lane has bitwise the
-        same scores alone and in any batch.
-        """
-        num_lanes = len(user)
-        out = []
-        for start in range(0, num_lanes, LANES_PER_BLOCK):
-            u, c = user[start : start + LANES_PER_BLOCK], candidates[start : start + LANES_PER_BLOCK]
-            missing = LANES_PER_BLOCK - len(u)
-            if missing:
-                u = torch.cat([u, u.new_zeros(missing, *u.shape[1:])])
-                c = torch.cat([c, c.new_zeros(missing, *c.shape[1:])])
-            out.append(self(u, c))
-        return torch.cat(out)[:num_lanes]
+        """``forward``, so that a lane has the same scores in any batch; see ``by_block``."""
+        return by_block(self, user, candidates)
 
 
 class SlateCritic(nn.Module):

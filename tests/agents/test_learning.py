@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +53,33 @@ def test_ppo_reaches_ninety_percent_of_the_optimum_in_a_minute(big_world: World)
     assert mean_reward(make_agent("random", big_world), big_world) < 0.4 * optimum
     start = time.process_time()
     agent = learned(big_world, seed=0)
+    assert time.process_time() - start < 60
+    assert mean_reward(agent, big_world) >= 0.9 * optimum
+
+
+# Settings and slates: enough, and not much more.
+LEARNERS: dict[str, tuple[dict[str, Any], int]] = {
+    "epsilon_greedy": ({}, 10_000),
+    "linucb": ({}, 10_000),
+    "thompson": ({}, 10_000),
+    "thompson linear": ({"likelihood": "linear"}, 10_000),
+    "thompson diagonal": ({"covariance": "diagonal"}, 10_000),
+    "bcq": ({"updates": 500}, 6_000),
+    "cql": ({"updates": 500}, 6_000),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("learner", list(LEARNERS))
+def test_learners_reach_ninety_percent_of_the_optimum_in_a_minute(big_world: World, learner: str, seed: int) -> None:
+    settings, steps = LEARNERS[learner]
+    cls = agent_class(learner.split()[0])
+    agent = cls(big_world, parse_config(cls, settings), seed)
+    optimum = mean_reward(make_agent("greedy", big_world), big_world)
+    assert mean_reward(agent, big_world) < 0.6 * optimum  # nothing was learned yet
+    start = time.process_time()
+    agent.train(identity_env(big_world, LANES, observation=agent.observes), steps)
     assert time.process_time() - start < 60
     assert mean_reward(agent, big_world) >= 0.9 * optimum
 
