@@ -38,7 +38,8 @@ class Fields(nn.Module):
         linear = self.bias_user_ids(batch.user_id) + self.item_bias(batch.item_id).squeeze(-1)
         for name, factors in self.factors.items():
             values: Tensor = getattr(batch, name)
-            first, second, straight = factors(values), values**2 @ factors.weight.T**2, self.linear[name](values)
+            weights: Any = factors.weight
+            first, second, straight = factors(values), values**2 @ weights.T**2, self.linear[name](values)
             if name == "user":
                 first, second, straight = first[:, None], second[:, None], straight[:, None]
             total, squares, linear = total + first, squares + second, linear + straight

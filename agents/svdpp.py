@@ -18,6 +18,8 @@ from recgym.agents.features.measures import errors
 from recgym.agents.features.pairs import Pairs, ratings_of_world
 from recgym.user_models.preference.loop import Fit, descend, fit, pace
 
+_STEPS = 16  # at least, in a pass over the purchases: small logs take smaller steps
+
 
 class SVDpp(nn.Module):
     """``mean + b_u + b_i + <q_i, p_u + |N(u)|^-1/2 sum_{j in N(u)} y_j>``, N(u) the items that the log has with u."""
@@ -82,9 +84,10 @@ class SVDppAgent(CollaborativeAgent):
         generator = torch.Generator().manual_seed(self.seed)
         model = new_model(pairs, config.factors, 1 / (1 + config.negatives), generator)
         optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        size = min(config.batch_size, max(1, len(pairs) // _STEPS))
         for epoch in range(config.epochs):
             optimizer.param_groups[0]["lr"] = config.learning_rate * pace(epoch, config.epochs)
-            for rows in torch.randperm(len(pairs), generator=generator).split(config.batch_size):
+            for rows in torch.randperm(len(pairs), generator=generator).split(size):
                 users = pairs.users[rows].repeat(1 + config.negatives)
                 random = torch.randint(pairs.num_items, (config.negatives * len(rows),), generator=generator)
                 items = torch.cat([pairs.items[rows], random])
@@ -92,7 +95,7 @@ class SVDppAgent(CollaborativeAgent):
                 biases, factors = model.penalty(users, items)
                 loss = F.mse_loss(model(users, items), target)
                 loss = loss + config.bias_penalty * biases + config.purchase_penalty * factors
-                descend(loss, model, optimizer, 10.0, lambda epoch=epoch: f"epoch {epoch}; lower the learning rate")
+                descend(loss, model, optimizer, 10.0, lambda: "SVD++ of purchases; lower the learning rate")
         with torch.no_grad():
             vectors, ridge = model.users().clone(), torch.eye(config.factors)
         items, bias = model.q.weight.detach().clone(), model.item_bias.weight.detach().squeeze(-1).clone()
