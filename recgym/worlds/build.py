@@ -19,8 +19,10 @@ from recgym.data.interactions import Interactions
 from recgym.paths import recgym_home
 from recgym.user_models.preference.attributes import attribute_columns, item_attributes, item_statistics
 from recgym.user_models.preference.exposures import fit_lift
+from recgym.user_models.preference.graph import Knowledge
+from recgym.user_models.preference.model import PreferenceModel, TrainingData
 from recgym.user_models.preference.text import encode_texts
-from recgym.user_models.preference.training import PreferenceModel, Trainer, TrainingData
+from recgym.user_models.preference.training import Trainer
 from recgym.worlds.bundle import write_bundle
 from recgym.worlds.card import card_files
 from recgym.worlds.parameters import behaviour_parameters
@@ -79,6 +81,9 @@ def build_directory(recipe: Recipe, log: Interactions) -> Path:
 
 def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> TrainingData:
     """The features that training reads."""
+    knowledge = None
+    if "knowledge" in recipe.model.graph.relations:
+        knowledge = Knowledge.of(recgym.data.knowledge(recipe.dataset), prepared.items["item_id"].tolist())
     levels = {name: tuple(binning.levels) for name, binning in recipe.attributes.items()}
     return TrainingData(
         trips=prepared.trips,
@@ -87,6 +92,7 @@ def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> Tra
         user_attributes=attribute_columns(prepared.users, levels),
         item_statistics=item_statistics(prepared.items),
         ratings=recipe.kind == "rating",
+        knowledge=knowledge,
     )
 
 
