@@ -67,6 +67,10 @@ class ItemGraph(nn.Module):
             adjacency: users and items, [U + N, U + N].
             relations: items and entities, [N + entities, N + entities] each; none of them for items without relations.
         """
+        with torch.autocast(base.device.type, enabled=False):  # there are no sparse products in half precision
+            return self._embedded(base.float(), adjacency, relations)
+
+    def _embedded(self, base: Tensor, adjacency: Tensor, relations: Sequence[Tensor]) -> Tensor:
         count, dim = base.shape
         users = adjacency.shape[0] - count
         entities = relations[0].shape[0] - count if relations else 0
@@ -77,7 +81,8 @@ class ItemGraph(nn.Module):
             if self.transforms:
                 x = x.relu()
             total = total + x
-        return self.norm(total[users : users + count] / (len(self.layers) + 1))
+        embedded: Tensor = self.norm(total[users : users + count] / (len(self.layers) + 1))
+        return embedded
 
     def _convolve(
         self, layer: nn.Module, number: int, x: Tensor, adjacency: Tensor, relations: Sequence[Tensor]

@@ -94,7 +94,7 @@ def score_pairs(
     logit = logit + network.item_bias(vectors)[item, 0]
     owned = pairs.own_counts.nonzero()[:, 0]
     repeat = _repeats(network, fused, vectors, statistics, moments, pairs.select(owned))
-    logit = logit.index_add(0, owned, repeat)
+    logit = logit.float().index_add(0, owned, repeat.float())  # in mixed precision the parts may be in half
     return PairOutput(logit, hidden @ network.head_quantity + network.quantity_bias, hidden @ network.head_rating)
 
 
