@@ -66,11 +66,15 @@ def build_world(
     directory = build_directory(recipe, log)
     trainer = Trainer(data, recipe.model, recipe.seed, directory, report)
     model = trainer.run()
+    target = out if out is not None else worlds_home() / recipe.name
+    if not trainer.main:  # of several processes one exports and measures
+        trainer.wait()
+        return load_world(target)
     (directory / "history.json").write_text(json.dumps(trainer.history, indent=1), encoding="utf-8")
     report("exporting", 0.0)
-    target = out if out is not None else worlds_home() / recipe.name
-    world = _export(target, recipe, log, prepared, text, data, trainer, model)
-    return _measure(world, log, report)
+    world = _measure(_export(target, recipe, log, prepared, text, data, trainer, model), log, report)
+    trainer.wait()
+    return world
 
 
 def build_directory(recipe: Recipe, log: Interactions) -> Path:
