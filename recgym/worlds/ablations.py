@@ -100,7 +100,8 @@ def ablate(
     if not 2 <= budget.users <= prepared.trips.num_users:
         raise WorldError(f"the log has {prepared.trips.num_users} users to draw from, not {budget.users}")
     text = encode_texts(prepared.items["text"].tolist(), recipe.encoder)
-    key = f"{recipe.model_dump_json()}{log.hash}{budget._replace(seeds=0)}"
+    reduced = recipe.model_copy(update={"model": _model(recipe.model, {}, budget)})
+    key = f"{reduced.model_dump_json()}{log.hash}{budget.users}"
     directory = recgym_home() / "builds" / f"{recipe.name}-ablations-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     total = len(chosen) * budget.seeds

@@ -12,8 +12,8 @@ from recgym.user_models.preference import losses
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.graph import TrainingGraph
 from recgym.user_models.preference.model import Losses, PreferenceModel, TrainingData
-from recgym.user_models.preference.samples import PairSampler, Segment, moments_before, segment_index
-from recgym.user_models.preference.scoring import Groups, embed, fuse, score_pairs, token_inputs
+from recgym.user_models.preference.samples import PairSampler, Segment, moments_before, segment_index, strangers
+from recgym.user_models.preference.scoring import Groups, embed, fuse, fuse_rows, score_pairs, token_inputs
 from recgym.user_models.preference.trips import Tokens, Trips
 
 SCORED = 0.4  # share of the tokens whose items are predicted at a step of pre-training
@@ -133,13 +133,17 @@ class Objectives:
             user_graph = self.graph.folding @ graph.float()
         # Users without a graph are met in training too.
         user_graph = user_graph * (torch.rand(len(user_graph), 1) > 0.1)
-        # A slate after everything is bought tells nothing.
-        within = tokens.bought[token] < trips.size[tokens.trip[token]]
+        # Within trips, where at least half is left: the last items of a basket would count for all the others.
+        within = 2 * tokens.bought[token] <= trips.size[tokens.trip[token]]
         within &= rng.random(len(token)) < training.inner_positions
         keep = np.flatnonzero(tokens.first[token] | within)
         moments = moments_before(trips, tokens, token[keep], before[torch.from_numpy(keep)])
-        fused = fuse(network, moments, user_graph, data.user_attributes)
-        pairs = self.sampler.draw(tokens, token[keep], rng)
+        # Some trips are met as if the user were new: nobody else tells the network what new users want.
+        cold = torch.from_numpy(tokens.first[token[keep]] & (rng.random(len(keep)) < training.cold_share))
+        moments = strangers(moments, cold, network.start)
+        known = user_graph[moments.user] * ~cold[:, None]
+        fused = fuse_rows(network, moments, known, data.user_attributes[moments.user])
+        pairs = self.sampler.draw(tokens, token[keep], rng).of_strangers(cold)
         output = score_pairs(network, fused, vectors, data.item_statistics, moments, pairs)
         parts = {
             "purchase": losses.purchase_loss(output.logit, pairs, len(keep)) * 0.1,
@@ -148,7 +152,7 @@ class Objectives:
         if data.ratings:
             parts["rating"] = losses.rating_loss(network, output, pairs)
         else:
-            parts["quantity"] = losses.quantity_loss(output, pairs)
+            parts["quantity"] = 0.5 * losses.quantity_loss(output, pairs)
         starts = np.flatnonzero(tokens.first[token[keep]])
         sizes = trips.size[tokens.trip[token[keep][starts]]]
         parts["size"] = 0.3 * losses.size_loss(network, fused[torch.from_numpy(starts)], sizes)
