@@ -106,16 +106,16 @@ def ablate(
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     total = len(chosen) * budget.seeds
     for number in range(total):
-        seed, name = divmod(number, len(chosen))  # seed by seed: what is there early compares all variants
-        changes = VARIANTS[chosen[name]]
-        what = f"{chosen[name]}, seed {seed}"
-        report(what, number / total)
+        seed, place = divmod(number, len(chosen))  # seed by seed: what is there early compares all variants
+        variant = chosen[place]
+        changes = VARIANTS[variant]
+        report(f"{variant}, seed {seed}", number / total)
         file = directory / f"{_key(changes)}-{seed}.json"
         if not file.is_file():
             varied = recipe.model_copy(update={"model": _model(recipe.model, changes, budget)})
             data = sample(training_data(prepared, varied, text), budget.users)
             _write(file, run(data, varied.model, seed, file.with_suffix("")))
-        runs[chosen[name]].append(json.loads(file.read_text(encoding="utf-8")))
+        runs[variant].append(json.loads(file.read_text(encoding="utf-8")))
     report("ablations", 1.0)
     rows = compare(runs)
     return {**budget._asdict(), "items": prepared.trips.num_items, "rows": rows, "findings": findings(rows)}

@@ -55,17 +55,22 @@ def free_port() -> int:
     return port
 
 
+def launch(text: str, out: Path, processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script in one process, or with ``torchrun`` in several."""
+    out.mkdir(exist_ok=True)
+    script = out / "script.py"
+    script.write_text(text)
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}"]
+    command += [str(script), str(out), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, cwd=out, capture_output=True, text=True, timeout=400, check=False)
+
+
 def train(out: Path, processes: int = 1, precision: str = "no", stop: float = 2.0, expected: int = 0) -> list[dict]:
     """What each of the processes of a training ends with; ``stop`` is the share of fine-tuning that it gets to."""
-    out.mkdir(exist_ok=True)
-    script = out / "train.py"
-    script.write_text(SCRIPT)
-    launch = [sys.executable]
-    if processes > 1:
-        launch += ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}"]
-    command = [*launch, str(script), str(out), precision, "3", str(stop)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, cwd=out, capture_output=True, text=True, timeout=400, check=False)
+    result = launch(SCRIPT, out, processes, precision, "3", str(stop))
     assert (result.returncode != 0) == (expected != 0), result.stderr[-3000:]
     return [json.loads(path.read_text()) for path in sorted(out.glob("rank-*.json"))]
 
