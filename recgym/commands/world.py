@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from recgym.data.interactions import Interactions
+    from recgym.worlds.world import World
 
 app = typer.Typer(help="Build worlds, print their fidelity cards, measure them again.", no_args_is_help=True)
 
@@ -88,9 +93,7 @@ def validate(
     """
     from dataclasses import replace
 
-    import recgym.data
     from recgym.commands.progress import stage_progress
-    from recgym.errors import WorldError
     from recgym.worlds.build import rewrite
     from recgym.worlds.card import check_card_directory, differences, render_card, write_card
     from recgym.worlds.parameters import behaviour_parameters
@@ -101,14 +104,10 @@ def validate(
     world = load_world(name)
     directory = out or Path("runs") / f"card-{world.name}"
     check_card_directory(directory)
-    dataset = world.spec.config.get("dataset")
-    if dataset is None:
-        raise WorldError(f"world {world.name!r} was not built from a log: there is nothing to measure it against")
     with stage_progress() as progress:
-        progress("reading the log", 0.0)
-        log = recgym.data.load(dataset)
+        log = _log(world, progress)
         figures = measure(world, log, progress)
-    kept = {key: value for key, value in world.spec.metrics.items() if key == "training"}
+    kept = {key: value for key, value in world.spec.metrics.items() if key in ("training", "ablations")}
     parameters = behaviour_parameters(Recipe.model_validate(world.spec.config))
     spec = world.spec.model_copy(update={"metrics": {**kept, **figures}, "parameters": parameters})
     write_card(spec, directory)
@@ -126,6 +125,69 @@ def validate(
     if write and spec != world.spec:
         rewrite(replace(world, spec=spec))
         typer.echo(f"written to {world.path}")
+
+
+@app.command()
+def ablate(
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="The file of figures. Default: runs/ablations-NAME.json.", show_default=False)
+    ] = None,
+    users: Annotated[int, typer.Option(min=2, help="Users that each run is trained on.")] = 300,
+    pretrain_epochs: Annotated[int, typer.Option(min=0, help="Epochs of pre-training.")] = 2,
+    finetune_epochs: Annotated[int, typer.Option(min=1, help="Epochs of fine-tuning.")] = 2,
+    seeds: Annotated[int, typer.Option(min=2, max=10, help="Seeds of each variant.")] = 3,
+    variants: Annotated[
+        str | None, typer.Option(help="Variants to train beside the full model, separated by commas. Default: all.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Store the figures in the bundle and its card.")] = False,
+) -> None:
+    """Train a world's model again without each of its parts, at one reduced budget, and compare.
+
+    An interrupted ablation goes on with the next run.
+    """
+    import json
+    from dataclasses import replace
+
+    from recgym.commands.progress import stage_progress
+    from recgym.worlds.ablations import VARIANTS, Budget
+    from recgym.worlds.ablations import ablate as train_variants
+    from recgym.worlds.build import rewrite
+    from recgym.worlds.card import render_ablations
+    from recgym.worlds.world import load_world
+
+    world = load_world(name)
+    names = VARIANTS if variants is None else [part.strip() for part in variants.split(",")]
+    with stage_progress() as progress:
+        log = _log(world, progress)
+        figures = train_variants(
+            world, log, Budget(users, pretrain_epochs, finetune_epochs, seeds=seeds), names, progress
+        )
+    file = out or Path("runs") / f"ablations-{world.name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    _print_markdown(render_ablations(figures))
+    typer.echo(f"figures: {file}")
+    if write:
+        metrics = {**world.spec.metrics, "ablations": figures}
+        rewrite(replace(world, spec=world.spec.model_copy(update={"metrics": metrics})))
+        typer.echo(f"written to {world.path}")
+
+
+def _log(world: World, progress: Callable[[str, float], None]) -> Interactions:
+    """The log that a world was built from.
+
+    Raises:
+        WorldError: it was built from none.
+    """
+    import recgym.data
+    from recgym.errors import WorldError
+
+    dataset = world.spec.config.get("dataset")
+    if dataset is None:
+        raise WorldError(f"world {world.name!r} was not built from a log: there is nothing to measure it against")
+    progress("reading the log", 0.0)
+    return recgym.data.load(dataset)
 
 
 def _print_card(path: Path) -> None:

@@ -19,8 +19,10 @@ from recgym.data.interactions import Interactions
 from recgym.paths import recgym_home
 from recgym.user_models.preference.attributes import attribute_columns, item_attributes, item_statistics
 from recgym.user_models.preference.exposures import fit_lift
+from recgym.user_models.preference.graph import Knowledge
+from recgym.user_models.preference.model import PreferenceModel, TrainingData
 from recgym.user_models.preference.text import encode_texts
-from recgym.user_models.preference.training import PreferenceModel, Trainer, TrainingData
+from recgym.user_models.preference.training import Trainer
 from recgym.worlds.bundle import write_bundle
 from recgym.worlds.card import card_files
 from recgym.worlds.parameters import behaviour_parameters
@@ -64,11 +66,15 @@ def build_world(
     directory = build_directory(recipe, log)
     trainer = Trainer(data, recipe.model, recipe.seed, directory, report)
     model = trainer.run()
+    target = out if out is not None else worlds_home() / recipe.name
+    if not trainer.main:  # of several processes one exports and measures
+        trainer.wait()
+        return load_world(target)
     (directory / "history.json").write_text(json.dumps(trainer.history, indent=1), encoding="utf-8")
     report("exporting", 0.0)
-    target = out if out is not None else worlds_home() / recipe.name
-    world = _export(target, recipe, log, prepared, text, data, trainer, model)
-    return _measure(world, log, report)
+    world = _measure(_export(target, recipe, log, prepared, text, data, trainer, model), log, report)
+    trainer.wait()
+    return world
 
 
 def build_directory(recipe: Recipe, log: Interactions) -> Path:
@@ -79,6 +85,9 @@ def build_directory(recipe: Recipe, log: Interactions) -> Path:
 
 def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> TrainingData:
     """The features that training reads."""
+    knowledge = None
+    if "knowledge" in recipe.model.graph.relations:
+        knowledge = Knowledge.of(recgym.data.knowledge(recipe.dataset), prepared.items["item_id"].tolist())
     levels = {name: tuple(binning.levels) for name, binning in recipe.attributes.items()}
     return TrainingData(
         trips=prepared.trips,
@@ -87,6 +96,7 @@ def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> Tra
         user_attributes=attribute_columns(prepared.users, levels),
         item_statistics=item_statistics(prepared.items),
         ratings=recipe.kind == "rating",
+        knowledge=knowledge,
     )
 
 

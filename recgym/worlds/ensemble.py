@@ -13,6 +13,7 @@ from recgym.user_models.preference.training import Trainer
 from recgym.worlds.build import build_directory, rewrite, training_data
 from recgym.worlds.prepare import prepare
 from recgym.worlds.recipes import Recipe
+from recgym.worlds.validate import require_log
 from recgym.worlds.world import World
 
 Progress = Callable[[str, float], None]
@@ -32,11 +33,7 @@ def add_members(world: World, count: int, log: Interactions | None = None, progr
     report = progress or (lambda what, share: None)
     recipe = Recipe.model_validate(world.spec.config)
     log = recgym.data.load(recipe.dataset) if log is None else log
-    if log.hash != world.spec.data["hash"]:
-        raise WorldError(
-            f"world {world.name!r} was built from a log with hash {world.spec.data['hash'][:12]}…, this one has "
-            f"{log.hash[:12]}…"
-        )
+    require_log(world, log)
     prepared = prepare(log, recipe)
     data = training_data(prepared, recipe, encode_texts(prepared.items["text"].tolist(), recipe.encoder))
     tables = world.item_tensors["vectors"], world.item_tensors["graph"]
