@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.dataset
+import pyarrow.json
 
 from recgym.data.fetch import inside
 from recgym.data.schema import hint

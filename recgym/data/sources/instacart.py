@@ -1,4 +1,4 @@
-"""Instacart: grocery orders with their sequence and the days between them, but no dates (and, in the sample, no text)."""
+"""Instacart: grocery orders with their sequence and the days between them; no dates, and no text in the sample."""
 
 from __future__ import annotations
 

@@ -55,9 +55,7 @@ def _double_colon(path: Path, columns: list[str]) -> pd.DataFrame:
     rows = [line.rstrip("\r").split("::") for line in (lines[:-1] if lines[-1] == "" else lines)]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(columns):
-            raise DataError(
-                f"{path}, row {number}: expected {len(columns)} fields between '::', got {len(row)}: {row!r}"
-            )
+            raise DataError(f"{path}, row {number}: expected {len(columns)} fields by '::', got {len(row)}: {row!r}")
     if not rows:
         raise DataError(f"{path}: no data rows")
     return pd.DataFrame(rows, columns=columns)
