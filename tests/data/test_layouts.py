@@ -49,10 +49,10 @@ FILES: dict[str, dict[str, str]] = {
         "3649,UNKNOWN,Dogs,[],8,Pets,1,Dogs\n9598,UNKNOWN,Cats,[],8,Pets,2,Cats\n",
     },
     "kuairand": {
-        "data/log_standard_4_08_to_4_21_pure.csv": "user_id,video_id,date,hourmin,time_ms,is_click,play_time_ms,is_rand\n"
-        "0,5,20220408,1800,1649412000000,1,2500,0\n",
-        "data/log_random_4_22_to_5_08_pure.csv": "user_id,video_id,date,hourmin,time_ms,is_click,play_time_ms,is_rand\n"
-        "1,6,20220422,1800,1650621600000,0,0,1\n",
+        "data/log_standard_4_08_to_4_21_pure.csv": "user_id,video_id,date,hourmin,time_ms,is_click,play_time_ms\n"
+        "0,5,20220408,1800,1649412000000,1,2500\n",
+        "data/log_random_4_22_to_5_08_pure.csv": "user_id,video_id,date,hourmin,time_ms,is_click,play_time_ms\n"
+        "1,6,20220422,1800,1650621600000,0,0\n",
         "data/video_features_basic_pure.csv": 'video_id,author_id,video_type,tag\n5,9,NORMAL,"1,2"\n6,8,AD,3\n',
     },
     "mind": {
@@ -91,7 +91,7 @@ FILES: dict[str, dict[str, str]] = {
 EXPECTED = {
     "ml-1m": {"rating": [5, 3], "text": "Toy Story (1995). Animation Comedy", "category": "Animation"},
     "ml-25m": {"rating": [5, 3.5], "text": "Toy Story (1995). Animation Comedy", "time": "2006-05-17T15:34:04"},
-    "amazon-reviews-2023": {"rating": [5, 2], "text": "Cup. Blue", "category": "Home", "time": "2020-05-05T13:08:48"},
+    "amazon-reviews-2023": {"rating": [5, 2], "text": "Cup. Blue", "category": "Home", "time": "2020-05-05T14:08:48"},
     "kuairec": {"purchase": [False, True], "dwell": [13.838, 30.0], "text": "Dogs. UNKNOWN. Pets",
                 "filters": ("views without a time", 1)},
     "kuairand": {"click": [True, False], "dwell": [2.5, 0.0], "text": "", "category": "1,2",
