@@ -41,7 +41,7 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pretrain_epochs: int = Field(8, ge=0)
-    finetune_epochs: int = Field(5, ge=1)
+    finetune_epochs: int = Field(4, ge=1)
     patience: int = Field(2, ge=1, description="epochs without improvement on validation before stopping")
     batch_segments: int = Field(16, ge=1)
     segment: int = Field(160, ge=8, description="tokens of a training segment that are scored")
@@ -52,6 +52,7 @@ class TrainingConfig(BaseModel):
     own_negatives: int = Field(32, ge=1, description="negatives among the user's own earlier items, per position")
     other_negatives: int = Field(40, ge=1, description="negatives drawn by popularity, per position")
     inner_positions: float = Field(0.25, ge=0, le=1, description="share of within-trip positions that are trained on")
+    cold_share: float = Field(0.06, ge=0, lt=1, description="share of trips met as if the user had no history")
     empty_tokens: float = Field(0.15, ge=0, lt=1, description="chance of an empty slate token after a group")
     validation_users: int = Field(2500, ge=1)
     clip_norm: float = Field(1.0, gt=0)

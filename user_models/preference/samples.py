@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +75,20 @@ def moments_before(
     )
 
 
+def strangers(moments: Moments, cold: Tensor, start: Tensor) -> Moments:
+    """The moments, those in ``cold`` (bool [P]) as if nothing were known of their users, whose state is ``start`` [d].
+
+    As the simulation starts a user without history: no trips, no pace, no gap.
+    """
+    known = ~cold
+    return replace(
+        moments,
+        sequence=torch.where(cold[:, None], start, moments.sequence),
+        pace=moments.pace * known[:, None],
+        gap=moments.gap * known,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs(OwnHistory):
     """Pairs with labels and weights."""
@@ -83,6 +97,16 @@ class Pairs(OwnHistory):
     weight: Tensor  # [Q] float32: inverse inclusion rate
     whole: Tensor  # [Q] float32: of positives, the trip's items over those not bought yet; else 1
     feedback: Tensor  # [Q] float32: quantity or rating of positives
+
+    def of_strangers(self, cold: Tensor) -> Pairs:
+        """The pairs, without what is known of the users of moments in ``cold`` (bool [P])."""
+        known = ~cold[self.moment]
+        return replace(
+            self,
+            own_counts=self.own_counts * known,
+            own_days=self.own_days * known,
+            trends=self.trends * known[:, None],
+        )
 
 
 class PairSampler:

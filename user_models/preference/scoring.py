@@ -37,14 +37,14 @@ class Moments:
 
 def fuse(network: PreferenceNetwork, moments: Moments, graph: Tensor, attributes: Tensor) -> Tensor:
     """The fused user state x [P, d]; ``graph`` [U, d] and ``attributes`` [U, A] are tables by user row."""
+    return fuse_rows(network, moments, graph[moments.user], attributes[moments.user])
+
+
+def fuse_rows(network: PreferenceNetwork, moments: Moments, graph: Tensor, attributes: Tensor) -> Tensor:
+    """As ``fuse``, with the rows of ``graph`` [P, d] and ``attributes`` [P, A] that belong to the moments."""
     pace = moments.pace
     time = time_features(moments.gap, moments.inside, moments.bought, pace[:, 0], pace[:, 1], pace[:, 2], moments.day)
-    sources = {
-        "sequence": moments.sequence,
-        "graph": graph[moments.user],
-        "attributes": attributes[moments.user],
-        "time": time,
-    }
+    sources = {"sequence": moments.sequence, "graph": graph, "attributes": attributes, "time": time}
     fused: Tensor = network.fusion(sources)
     return fused
 

@@ -30,11 +30,13 @@ from recgym.user_models.preference.samples import (
     cut_segments,
     moments_before,
     segment_index,
+    strangers,
 )
 from recgym.user_models.preference.scoring import (
     Components,
     Moments,
     fuse,
+    fuse_rows,
     owned_before,
     receptive_field,
     score_answers,
@@ -271,14 +273,17 @@ class Trainer:
         user_graph = user_graph * (
             torch.rand(len(user_graph), 1) > 0.1
         )  # users without a graph are met in training too
-        within = (
-            tokens.bought[token] < trips.size[tokens.trip[token]]
-        )  # a slate after everything is bought tells nothing
+        # Within trips, where at least half is left: the last items of a basket would count for all the others.
+        within = 2 * tokens.bought[token] <= trips.size[tokens.trip[token]]
         within &= rng.random(len(token)) < training.inner_positions
         keep = np.flatnonzero(tokens.first[token] | within)
         moments = moments_before(trips, tokens, token[keep], before[torch.from_numpy(keep)])
-        fused = fuse(network, moments, user_graph, data.user_attributes)
-        pairs = self.sampler.draw(tokens, token[keep], rng)
+        # Some trips are met as if the user were new: nobody else tells the network what new users want.
+        cold = torch.from_numpy(tokens.first[token[keep]] & (rng.random(len(keep)) < training.cold_share))
+        moments = strangers(moments, cold, network.start)
+        known = user_graph[moments.user] * ~cold[:, None]
+        fused = fuse_rows(network, moments, known, data.user_attributes[moments.user])
+        pairs = self.sampler.draw(tokens, token[keep], rng).of_strangers(cold)
         output = score_pairs(network, fused, vectors, data.item_statistics, moments, pairs)
         parts = {
             "purchase": losses.purchase_loss(output.logit, pairs, len(keep)) * 0.1,
@@ -287,7 +292,7 @@ class Trainer:
         if data.ratings:
             parts["rating"] = losses.rating_loss(network, output, pairs)
         else:
-            parts["quantity"] = losses.quantity_loss(output, pairs)
+            parts["quantity"] = 0.5 * losses.quantity_loss(output, pairs)
         starts = np.flatnonzero(tokens.first[token[keep]])
         sizes = trips.size[tokens.trip[token[keep][starts]]]
         parts["size"] = 0.3 * losses.size_loss(network, fused[torch.from_numpy(starts)], sizes)
