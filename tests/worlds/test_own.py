@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 import recgym
 from recgym.cli import app
-from recgym.errors import RecGymError
 from recgym.worlds.recipes import Recipe
 from tests.worlds.test_build import shop
 
@@ -22,10 +21,8 @@ def table(directory: Path) -> Path:
 
 
 def run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, ["world", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.output
+    """The words that the command prints, with single spaces."""
+    return " ".join(CliRunner().invoke(app, ["world", *map(str, arguments)]).output.split())
 
 
 @pytest.mark.slow
@@ -44,12 +41,11 @@ def test_one_command_builds_a_world_that_finds_its_log_again(recgym_home: Path, 
 
 def test_filters_that_leave_nothing_say_what_each_left(recgym_home: Path, tmp_path: Path) -> None:
     arguments = ("build", "--from", table(tmp_path), "--map", MAP, "--name", "shop", "--min-item-users", 51)
-    with pytest.raises(RecGymError, match=r"events read; 0 left without items with fewer than 51 users\)"):
-        run(*arguments)
+    assert "events read; 0 left without items with fewer than 51 users)" in run(*arguments)
     assert not (recgym_home / "worlds").exists()
 
 
 @pytest.mark.parametrize("name", [(), ("--name", "../shop")])
 def test_a_world_needs_a_plain_name(recgym_home: Path, tmp_path: Path, name: tuple[str, ...]) -> None:
-    with pytest.raises(RecGymError, match="--from needs --name, a word"):
-        run("build", "--from", table(tmp_path), "--map", MAP, *name)
+    assert "--from needs --name, a word" in run("build", "--from", table(tmp_path), "--map", MAP, *name)
+    assert not (recgym_home / "worlds").exists()
