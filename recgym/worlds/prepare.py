@@ -71,9 +71,9 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
     frame = _keep(frame, active.to_numpy(), f"users with fewer than {recipe.min_user_trips} trips", filters)
     if frame.empty:
         left, steps = len(log), [f"{len(log):,} events read"]
-        for note in filters[len(log.filters) :]:
-            left -= note.count
-            steps.append(f"{left:,} left without {note.reason}")
+        for counted in filters[len(log.filters) :]:
+            left -= counted.count
+            steps.append(f"{left:,} left without {counted.reason}")
         raise DataError(
             f"log {log.name!r}: no user with {recipe.min_user_trips} trips and no item with "
             f"{recipe.min_item_users} users is left ({'; '.join(steps)}). Lower min_user_trips (at least 4) or "
