@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,43 @@ SHOWN = 20  # differing figures that `validate` prints
 
 @app.command()
 def build(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe of `recgym list worlds`.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A recipe of `recgym list worlds`.", show_default=False)
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Your own log: .csv, .tsv, .parquet, .jsonl, .inter, .zip.", show_default=False),
+    ] = None,
+    mapping: Annotated[
+        str, typer.Option("--map", help="KEY=COLUMN,...: schema names (user, item, time, quantity ...) to columns.")
+    ] = "",
+    items: Annotated[Path | None, typer.Option(help="A table of items.", show_default=False)] = None,
+    text: Annotated[str, typer.Option(help="Columns of --items that make an item's text, as title,description.")] = "",
+    layout: Annotated[
+        str | None, typer.Option(help="--from is a directory laid out as this published data set.", show_default=False)
+    ] = None,
+    own_name: Annotated[
+        str | None, typer.Option("--name", help="Name of the world from --from.", show_default=False)
+    ] = None,
+    time_unit: Annotated[
+        str | None, typer.Option(help="Unit of numeric times: D, s, ms ...", show_default="by their size")
+    ] = None,
+    max_users: Annotated[
+        int | None, typer.Option(min=1, help="Read so many users of a large log.", show_default="all")
+    ] = None,
+    min_item_users: Annotated[
+        int | None, typer.Option(min=1, help="Leave out items of fewer users.", show_default="5 with --from")
+    ] = None,
+    min_user_trips: Annotated[
+        int | None, typer.Option(min=4, help="Leave out users of fewer trips.", show_default="5 with --from")
+    ] = None,
+    currency: Annotated[str | None, typer.Option(help="Of prices, such as EUR.", show_default=False)] = None,
+    licence: Annotated[str, typer.Option(help="Licence of your log, for the card.")] = "not stated",
+    citation: Annotated[str, typer.Option(help="Citation of your log, for the card.")] = "not stated",
+    config: Annotated[
+        list[str] | None,
+        typer.Option(help="A setting of the model, such as training.pretrain_epochs=4; several times if need be."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The bundle's directory. Default: $RECGYM_HOME/worlds/NAME.", show_default=False)
     ] = None,
@@ -31,19 +67,44 @@ def build(
 ) -> None:
     """Build a world from real data: log, text and graph features, pre-training, fine-tuning, validation.
 
+    Of a recipe by NAME, or of your own log: --from FILE --map user=...,item=...,time=... --name shop.
     An interrupted build goes on from its last epoch.
     """
     import torch
 
+    from recgym.commands.own import nested, own_log
     from recgym.commands.progress import stage_progress
+    from recgym.commands.train import parse_settings
+    from recgym.errors import RecGymError
     from recgym.registration import WORLDS
     from recgym.worlds.build import build_world
+    from recgym.worlds.recipes import Recipe
 
-    recipe = WORLDS.load(name)(seed=seed)
+    filters = {"min_item_users": min_item_users, "min_user_trips": min_user_trips, "currency": currency}
+    changes: dict[str, Any] = {key: value for key, value in filters.items() if value is not None}
+    changes |= {"seed": seed} | ({"model": nested(parse_settings(config))} if config else {})
+    log = None
+    if source is not None:
+        options = {
+            "mapping": mapping,
+            "items": items,
+            "text": text,
+            "layout": layout,
+            "time_unit": time_unit,
+            "max_users": max_users,
+            "licence": licence,
+            "citation": citation,
+        }
+        recipe, log = own_log(own_name or name, source, options, changes)
+    elif name is None:
+        raise RecGymError("name a recipe of `recgym list worlds`, or a log with --from and --name")
+    else:
+        base = WORLDS.load(name)()
+        recipe = Recipe.model_validate({**base.model_dump(), **changes})
     if threads:
         torch.set_num_threads(threads)
     with stage_progress() as progress:
-        world = build_world(recipe, out=out, progress=progress)
+        world = build_world(recipe, out=out, log=log, progress=progress)
     _print_card(world.path)
     typer.echo(f"world {world.name!r} is in {world.path}")
 
@@ -180,14 +241,13 @@ def _log(world: World, progress: Callable[[str, float], None]) -> Interactions:
     Raises:
         WorldError: it was built from none.
     """
-    import recgym.data
     from recgym.errors import WorldError
+    from recgym.worlds.recipes import Recipe
 
-    dataset = world.spec.config.get("dataset")
-    if dataset is None:
+    if world.spec.config.get("dataset") is None:
         raise WorldError(f"world {world.name!r} was not built from a log: there is nothing to measure it against")
     progress("reading the log", 0.0)
-    return recgym.data.load(dataset)
+    return Recipe.model_validate(world.spec.config).log()
 
 
 def _print_card(path: Path) -> None:

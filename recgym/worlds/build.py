@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import recgym.data
 from recgym.data.interactions import Interactions
 from recgym.paths import recgym_home
 from recgym.user_models.preference.attributes import attribute_columns, item_attributes, item_statistics
@@ -57,7 +56,7 @@ def build_world(
     """
     report = progress or (lambda what, share: None)
     report("reading the log", 0.0)
-    log = recgym.data.load(recipe.dataset) if log is None else log
+    log = recipe.log() if log is None else log
     prepared = prepare(log, recipe)
     text = encode_texts(
         prepared.items["text"].tolist(), recipe.encoder, progress=lambda done, of: report("encoding texts", done / of)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import recgym.data
 from recgym.data.interactions import Interactions
 from recgym.errors import WorldError
 from recgym.user_models.preference.text import encode_texts
@@ -32,7 +31,7 @@ def add_members(world: World, count: int, log: Interactions | None = None, progr
         raise WorldError(f"an ensemble has at least 2 members, got {count}")
     report = progress or (lambda what, share: None)
     recipe = Recipe.model_validate(world.spec.config)
-    log = recgym.data.load(recipe.dataset) if log is None else log
+    log = recipe.log() if log is None else log
     require_log(world, log)
     prepared = prepare(log, recipe)
     data = training_data(prepared, recipe, encode_texts(prepared.items["text"].tolist(), recipe.encoder))

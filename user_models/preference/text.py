@@ -15,6 +15,7 @@ from recgym.errors import WorldError
 from recgym.paths import recgym_home
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+NO_TEXT_WIDTH = 16  # of the zeros that stand for texts where no item has one
 
 
 def encoder_path(name: str) -> str:
@@ -38,9 +39,13 @@ def encode_texts(
 
     The result is cached under ``$RECGYM_HOME/cache/text`` by the hash of the encoder's name and the texts.
 
+    Where no text holds a word, all embeddings are zero and no encoder is loaded: the text branch is off.
+
     Raises:
         WorldError: the encoder cannot be loaded; says how to get the default one.
     """
+    if not any(text.strip() for text in texts):
+        return torch.zeros((len(texts), NO_TEXT_WIDTH))
     digest = hashlib.sha256("\0".join((encoder, str(max_tokens), *texts)).encode()).hexdigest()[:32]
     cached = recgym_home() / "cache" / "text" / f"{digest}.safetensors"
     if cached.is_file():
