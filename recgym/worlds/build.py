@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import recgym.data
 from recgym.data.interactions import Interactions
 from recgym.paths import recgym_home
 from recgym.user_models.preference.attributes import attribute_columns, item_attributes, item_statistics
