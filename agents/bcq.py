@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 class BCQConfig(OfflineConfig):
     """Settings of ``BCQAgent``."""
 
+    # Frequency is personal: around it, G lets through little but what a user bought before.
+    behaviour: str = Field("popularity", description="agent whose slates are logged, where it collects its own")
     threshold: Annotated[float, Search(0.003, 0.3, log=True)] = Field(
         0.02,
         ge=0,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from recgym.agents.features.columns import Ids
 from recgym.agents.features.inputs import Batch, ItemTokens, Sizes, Weights
-from recgym.agents.scoring import ScoringAgent
+from recgym.agents.scoring import ScoringAgent, ScoringConfig
 
 
 class Fields(nn.Module):
@@ -37,7 +38,8 @@ class Fields(nn.Module):
         linear = self.bias_user_ids(batch.user_id) + self.item_bias(batch.item_id).squeeze(-1)
         for name, factors in self.factors.items():
             values: Tensor = getattr(batch, name)
-            first, second, straight = factors(values), values**2 @ factors.weight.T**2, self.linear[name](values)
+            weights: Any = factors.weight
+            first, second, straight = factors(values), values**2 @ weights.T**2, self.linear[name](values)
             if name == "user":
                 first, second, straight = first[:, None], second[:, None], straight[:, None]
             total, squares, linear = total + first, squares + second, linear + straight
@@ -58,10 +60,18 @@ class FactorisationMachine(nn.Module):
         return linear + pooled.sum(-1)
 
 
+class FMConfig(ScoringConfig):
+    """Settings of ``FMAgent``; chosen on held-out slates, with less of either it fits noise."""
+
+    weight_decay: float = Field(1.0, ge=0, description="of AdamW")
+    id_dropout: float = Field(0.9, ge=0, lt=1, description="share of users and items that are unknown at a step")
+
+
 class FMAgent(ScoringAgent):
     """Ranks by a factorisation machine; see ``ScoringAgent``."""
 
     id = "fm"
+    Config = FMConfig
 
     @classmethod
     def network(cls, sizes: Sizes, config: Any) -> nn.Module:

@@ -93,4 +93,4 @@ def _imported(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise AgentError(f"logger {name!r} needs the package {name!r}: pip install {name}") from error
+        raise AgentError(f"logger {name!r} needs the package {name!r}: pip install {name} ({error})") from error

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 class LookAheadConfig(AgentConfig):
     """Settings of ``LookAheadAgent``."""
 
-    depth: int = Field(4, ge=1, description="slates that a branch looks ahead")
-    copies: int = Field(8, ge=1, description="branches a policy, averaged")
+    depth: int = Field(3, ge=1, description="slates that a branch looks ahead")
+    copies: int = Field(4, ge=1, description="branches a policy, averaged")
     limits: tuple[int, ...] = Field(
-        (5, 2), description="followed beside greedy: greedy with at most so many items of a category on a slate"
+        (3,), description="followed beside greedy: greedy with at most so many items of a category on a slate"
     )
 
 

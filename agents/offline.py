@@ -37,7 +37,7 @@ class OfflineConfig(AgentConfig):
     logs: str | None = Field(
         None, description="directory of logged rollouts, or a Minari data set; null: collects its own"
     )
-    behaviour: str = Field("popularity", description="agent whose slates are logged, where it collects its own")
+    behaviour: str = Field("frequency", description="agent whose slates are logged, where it collects its own")
     exploration: float = Field(0.5, ge=0, le=1, description="chance that a logged slot shows any candidate instead")
     num_envs: int = Field(64, ge=1, description="lanes logged at once")
     total_steps: int = Field(10_000, ge=1, description="slates logged, the default budget")

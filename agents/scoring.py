@@ -75,7 +75,7 @@ class ScoringAgent(Agent):
         self._knowledge = Knowledge(world)
         self._here = torch.tensor(list(bytes.fromhex(world.hash)), dtype=torch.uint8)
         self._met = self._here  # the world whose user rows the networks know
-        self.models = self._build(world.num_users)
+        self.models: dict[str, ScoringModel] = self._build(world.num_users)
         self._report: dict[str, Any] = {}
 
     @classmethod
@@ -155,7 +155,7 @@ class ScoringAgent(Agent):
         lost = importance(model, rest, {key: names for key, (names, _) in self._columns.items()}, generator)
         return {name: round(value, 5) for name, value in list(lost.items())[:_REPORTED]}
 
-    def _build(self, num_users: int) -> nn.ModuleDict:
+    def _build(self, num_users: int) -> dict[str, ScoringModel]:
         from recgym.simulation.observation import text_features
 
         widths = {key: len(names) for key, (names, _) in self._columns.items()}
@@ -166,7 +166,7 @@ class ScoringAgent(Agent):
             models = {target: ScoringModel(self.network(sizes, self.config), sizes) for target in targets}
         for model in models.values():
             initialise(model, generator)
-        return nn.ModuleDict(models)
+        return models
 
     def _batch(self, user: Tensor, candidates: Tensor, items: Tensor, user_id: Tensor, history: Tensor) -> Batch:
         """Observations [B, ...] as inputs."""
@@ -190,7 +190,7 @@ class ScoringAgent(Agent):
 
     def tensors(self) -> dict[str, Tensor]:
         """The networks' parameters, the normalisation of their inputs, and a digest of the world whose users it met."""
-        return {**self.models.state_dict(), "world": self._met}
+        return {**nn.ModuleDict(self.models).state_dict(), "world": self._met}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Takes back what ``tensors`` gave; in another world, the users that it met are nobody's rows."""
@@ -198,7 +198,7 @@ class ScoringAgent(Agent):
         self._met = weights.pop("world")
         tables = [len(value) - 1 for name, value in weights.items() if name.endswith("user_ids.table.weight")]
         self.models = self._build(tables[0] if tables else self.world.num_users)
-        self.models.load_state_dict(weights)
+        nn.ModuleDict(self.models).load_state_dict(weights)
 
 
 def _columns(world: World) -> dict[str, tuple[list[str], list[int]]]:

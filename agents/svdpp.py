@@ -18,6 +18,8 @@ from recgym.agents.features.measures import errors
 from recgym.agents.features.pairs import Pairs, ratings_of_world
 from recgym.user_models.preference.loop import Fit, descend, fit, pace
 
+_STEPS = 16  # at least, in a pass over the purchases: small logs take smaller steps
+
 
 class SVDpp(nn.Module):
     """``mean + b_u + b_i + <q_i, p_u + |N(u)|^-1/2 sum_{j in N(u)} y_j>``, N(u) the items that the log has with u."""
@@ -57,15 +59,15 @@ class SVDppConfig(CollaborativeConfig):
     """Settings of ``SVDppAgent``; those of the regularisation were chosen on parts of training ratings."""
 
     factors: int = Field(32, ge=1, description="width of the vectors")
-    epochs: int = Field(10, ge=1, description="passes over the purchases, the length of the learning rate's cosine")
+    epochs: int = Field(5, ge=1, description="passes over the purchases, the length of the learning rate's cosine")
     rating_epochs: int = Field(40, ge=1, description="passes over ratings at most")
     patience: int = Field(4, ge=1, description="epochs without improvement on held-out ratings before stopping")
     negatives: int = Field(3, ge=1, description="random items with target 0 for each purchase")
-    batch_size: int = Field(32_768, ge=1, description="purchases at a step, random items not counted")
+    batch_size: int = Field(65_536, ge=1, description="purchases at a step, random items not counted")
     rating_batch_size: int = Field(1024, ge=1, description="ratings at a step")
     learning_rate: float = Field(0.01, gt=0, description="of Adam, falling along a cosine")
     bias_penalty: float = Field(0.02, ge=0, description="on squared biases, per prediction")
-    factor_penalty: float = Field(0.04, ge=0, description="on squared factors, per prediction of a rating")
+    factor_penalty: float = Field(0.12, ge=0, description="on squared factors, per prediction of a rating")
     purchase_penalty: float = Field(1e-3, ge=0, description="on squared factors, per prediction of a purchase")
 
 
@@ -82,9 +84,10 @@ class SVDppAgent(CollaborativeAgent):
         generator = torch.Generator().manual_seed(self.seed)
         model = new_model(pairs, config.factors, 1 / (1 + config.negatives), generator)
         optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        size = min(config.batch_size, max(1, len(pairs) // _STEPS))
         for epoch in range(config.epochs):
             optimizer.param_groups[0]["lr"] = config.learning_rate * pace(epoch, config.epochs)
-            for rows in torch.randperm(len(pairs), generator=generator).split(config.batch_size):
+            for rows in torch.randperm(len(pairs), generator=generator).split(size):
                 users = pairs.users[rows].repeat(1 + config.negatives)
                 random = torch.randint(pairs.num_items, (config.negatives * len(rows),), generator=generator)
                 items = torch.cat([pairs.items[rows], random])
@@ -92,7 +95,7 @@ class SVDppAgent(CollaborativeAgent):
                 biases, factors = model.penalty(users, items)
                 loss = F.mse_loss(model(users, items), target)
                 loss = loss + config.bias_penalty * biases + config.purchase_penalty * factors
-                descend(loss, model, optimizer, 10.0, lambda epoch=epoch: f"epoch {epoch}; lower the learning rate")
+                descend(loss, model, optimizer, 10.0, lambda: "SVD++ of purchases; lower the learning rate")
         with torch.no_grad():
             vectors, ridge = model.users().clone(), torch.eye(config.factors)
         items, bias = model.q.weight.detach().clone(), model.item_bias.weight.detach().squeeze(-1).clone()

@@ -322,6 +322,11 @@ DATASETS: Registry[Spec] = Registry(
             "recgym.data.sources.completejourney:load",
             "A year of grocery purchases, 2,469 households.",
         ),
+        Spec(
+            "instacart-sample",
+            "recgym.data.sources.instacart:load",
+            "15,183 grocery orders of 593 users, without dates or item text.",
+        ),
         Spec("ml-100k", "recgym.data.sources.ml_100k:load", "100,000 film ratings of 943 people, MovieLens."),
     ],
     read=_read_target,

@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from recgym.data.interactions import FilterCount, Interactions, SourceInfo
     from recgym.data.splits import Split, by_user, global_temporal, leave_last, leave_last_basket
 
@@ -27,6 +29,7 @@ __all__ = [
     "Split",
     "by_user",
     "global_temporal",
+    "knowledge",
     "leave_last",
     "leave_last_basket",
     "load",
@@ -44,6 +47,23 @@ def load(name: str) -> Interactions:
 
     log: Interactions = DATASETS.load(name)()
     return log
+
+
+def knowledge(name: str) -> pd.DataFrame:
+    """Facts about the items of a data set: columns item, relation, entity and other_item.
+
+    Raises:
+        UnknownNameError: if no data set has that name; the message gives the nearest.
+        DataError: the data set brings no knowledge graph, or it cannot be fetched or read.
+    """
+    from recgym.data.sources import knower
+    from recgym.errors import DataError
+    from recgym.registration import DATASETS
+
+    read = knower(DATASETS.spec(name))
+    if read is None:
+        raise DataError(f"data set {name!r} brings no knowledge graph")
+    return read()
 
 
 def __getattr__(name: str) -> Any:

@@ -84,21 +84,22 @@ def check_mapping(mapping: dict[str, str], columns: Iterable[str], file: str) ->
     available = [str(column) for column in columns]
     for key, column in mapping.items():
         if key not in SCHEMA:
-            raise DataError(f"{file}: unknown key {key!r} in mapping.{_hint(key, SCHEMA)} Valid: {', '.join(SCHEMA)}.")
+            raise DataError(f"{file}: unknown key {key!r} in mapping.{hint(key, SCHEMA)} Valid: {', '.join(SCHEMA)}.")
         if column not in available:
             raise DataError(
-                f"{file}: no column {column!r} (mapped to {key!r}).{_hint(str(column), available)} "
+                f"{file}: no column {column!r} (mapped to {key!r}).{hint(str(column), available)} "
                 f"Columns: {', '.join(available)}."
             )
     for key in REQUIRED:
         if key not in mapping:
             raise DataError(
-                f"{file}: no column for {key!r}.{_hint(key, available)} Pass mapping={{{key!r}: <column>, ...}}. "
+                f"{file}: no column for {key!r}.{hint(key, available)} Pass mapping={{{key!r}: <column>, ...}}. "
                 f"Columns: {', '.join(available)}."
             )
 
 
-def _hint(name: str, valid: Iterable[str]) -> str:
+def hint(name: str, valid: Iterable[str]) -> str:
+    """`` Did you mean 'x'?``, or nothing where no valid name is near."""
     options = list(valid)
     folded = {option.lower(): option for option in options}
     guess = nearest(name.lower(), folded) or next((option for option in folded if name.lower() in option), None)

@@ -156,7 +156,9 @@ def _play(
 
 def _disagreement(simulator: Simulator, state: State, slates: Ints) -> Floats | None:
     """How the members of an ensemble differ on the slates about to be shown, [B] a mean over slots; None without."""
-    positions = torch.as_tensor(slates, device=state.candidates.device)
+    if not simulator.is_ensemble:
+        return None
+    positions = torch.as_tensor(slates, device=state.candidates.device).to(torch.int64)
     positions = positions.clamp(0, state.candidates.shape[1] - 1)  # what lies outside is refused by the step itself
     items = state.candidates.to(torch.int64).gather(1, positions)
     spread = simulator.disagreement(state, items)

@@ -14,6 +14,7 @@ import pandas as pd
 from recgym.errors import RecGymError, unknown_name
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Method = Literal["bca", "percentile"]
 
 DRAWS = 2_000
@@ -76,7 +77,7 @@ def mean(
     Raises:
         RecGymError: no rows, lengths that differ, or a value that is not finite.
     """
-    values, users = _checked(values, users)
+    values, users = checked(values, users)
     return ratio(values, np.ones_like(values), users, rng, draws=draws, level=level, method=method)
 
 
@@ -126,17 +127,17 @@ def _ratios(
     level: float,
     method: Method,
 ) -> list[Estimate]:
-    bottom, clusters = _checked(denominators, users)
+    bottom, clusters = checked(denominators, users)
     _, index = np.unique(clusters, return_inverse=True)
     sizes = np.bincount(index, bottom)  # [C]
     if (sizes <= 0).any():
         raise RecGymError("a ratio needs denominators with a positive sum for every user")
-    sums = np.stack([np.bincount(index, _checked(column, users)[0]) for column in columns], axis=1)  # [C, K]
+    sums = np.stack([np.bincount(index, checked(column, users)[0]) for column in columns], axis=1)  # [C, K]
     points = sums.sum(0) / sizes.sum()
     num_users = len(sums)
     if num_users < 2:
         return [Estimate(float(point), np.nan, np.nan, num_users, len(bottom)) for point in points]
-    blocks = [(w @ sums) / (w @ sizes)[:, None] for w in _resamples(num_users, num_users, draws, rng)]
+    blocks = [(w @ sums) / (w @ sizes)[:, None] for w in resamples(num_users, num_users, draws, rng)]
     replicates = np.concatenate(blocks)  # [draws, K]
     jackknife = (sums.sum(0) - sums) / (sizes.sum() - sizes)[:, None]  # [C, K]
     out = []
@@ -144,36 +145,6 @@ def _ratios(
         low, high = _interval(point, replicates[:, column], jackknife[:, column], level, method)
         out.append(Estimate(point, low, high, num_users, len(bottom)))
     return out
-
-
-def interquartile_mean(
-    values: npt.ArrayLike,
-    users: npt.ArrayLike,
-    rng: np.random.Generator,
-    *,
-    draws: int = DRAWS,
-    level: float = LEVEL,
-) -> Estimate:
-    """The mean of the middle half of the episodes (Agarwal et al., 2021), with a percentile cluster bootstrap interval.
-
-    Args:
-        values: [R] one number an episode.
-        users: [R] the user of each episode.
-        rng: source of the resamples.
-        draws: number of resamples.
-        level: coverage of the interval.
-    """
-    values, users = _checked(values, users)
-    _, index = np.unique(users, return_inverse=True)
-    order = np.argsort(values, kind="stable")
-    ranked, owner = values[order], index[order]
-    num_users = int(index.max()) + 1
-    point = float(_trimmed(np.ones((1, len(ranked))), ranked)[0])
-    if num_users < 2:
-        return Estimate(point, np.nan, np.nan, num_users, len(ranked))
-    replicates = np.concatenate([_trimmed(w[:, owner], ranked) for w in _resamples(num_users, len(ranked), draws, rng)])
-    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(point, float(low), float(high), num_users, len(ranked))
 
 
 @dataclass(frozen=True)
@@ -252,7 +223,8 @@ def compare(
     return found
 
 
-def _checked(values: npt.ArrayLike, users: npt.ArrayLike) -> tuple[Floats, npt.NDArray[Any]]:
+def checked(values: npt.ArrayLike, users: npt.ArrayLike) -> tuple[Floats, npt.NDArray[Any]]:
+    """``values`` and ``users`` as vectors; raises RecGymError where lengths differ, or one is missing or not finite."""
     numbers, clusters = np.asarray(values, dtype=np.float64), np.asarray(users)
     if numbers.ndim != 1 or numbers.shape != clusters.shape:
         raise RecGymError(f"values and users must be vectors of one length, got {numbers.shape} and {clusters.shape}")
@@ -264,22 +236,18 @@ def _checked(values: npt.ArrayLike, users: npt.ArrayLike) -> tuple[Floats, npt.N
     return numbers, clusters
 
 
-def _resamples(num_users: int, width: int, draws: int, rng: np.random.Generator) -> Iterator[Floats]:
+def resamples(num_users: int, width: int, draws: int, rng: np.random.Generator) -> Iterator[Floats]:
     """Blocks [d, C] of how often each user is drawn in each of ``draws`` resamples; ``width`` bounds the memory."""
-    block = max(1, _BLOCK // max(num_users, width))
     chances = np.full(num_users, 1 / num_users)
+    for size in resample_blocks(draws, max(num_users, width)):
+        yield rng.multinomial(num_users, chances, size=size).astype(np.float64)
+
+
+def resample_blocks(draws: int, width: int) -> Iterator[int]:
+    """Sizes that sum to ``draws``, of blocks of rows of ``width`` numbers that fit in memory."""
+    block = max(1, _BLOCK // width)
     for start in range(0, draws, block):
-        yield rng.multinomial(num_users, chances, size=min(block, draws - start)).astype(np.float64)
-
-
-def _trimmed(weights: Floats, ranked: Floats) -> Floats:
-    """[d] means of the middle half of the weighted, ascending ``ranked`` [R] under ``weights`` [d, R]."""
-    upper = np.cumsum(weights, axis=1)
-    total = upper[:, -1:]
-    kept = np.clip(upper, total / 4, total * 3 / 4)
-    kept = np.diff(kept, axis=1, prepend=total / 4)
-    middle: Floats = (kept @ ranked) / (total[:, 0] / 2)
-    return middle
+        yield min(block, draws - start)
 
 
 def _interval(point: float, replicates: Floats, jackknife: Floats, level: float, method: Method) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -71,6 +71,7 @@ class Simulator:
             user_model = USER_MODELS.load("preference")(world, self.device)
         self.user_model: UserModel = user_model
         self._can_bind = can_bind(user_model)
+        self.is_ensemble = hasattr(user_model, "disagreement")
         self.records = Records(world, self.device)
         popularity = world.items["popularity"].to_numpy("float64")
         self.candidates = CandidateGenerator(popularity, actions, self.device)
@@ -243,12 +244,12 @@ class Simulator:
 
         The standard deviation of the chance q between them; None where the users are no ensemble.
         """
-        ask = getattr(self.user_model, "disagreement", None)
-        if ask is None:
+        if not self.is_ensemble:
             return None
         items = items.contiguous()
         own_counts, own_days = own_history(state.record, state.visit.day, items)
-        found: Tensor = ask(state.hidden, items, own_counts, own_days, state.visit)
+        users: Any = self.user_model
+        found: Tensor = users.disagreement(state.hidden, items, own_counts, own_days, state.visit)
         return found
 
     @torch.no_grad()

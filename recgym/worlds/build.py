@@ -20,9 +20,11 @@ from recgym.data.interactions import Interactions
 from recgym.paths import recgym_home
 from recgym.user_models.preference.attributes import attribute_columns, item_attributes, item_statistics
 from recgym.user_models.preference.exposures import fit_lift
+from recgym.user_models.preference.graph import Knowledge
+from recgym.user_models.preference.model import PreferenceModel, TrainingData
 from recgym.user_models.preference.text import encode_texts
 from recgym.user_models.preference.text_tuning import tuned_encoder
-from recgym.user_models.preference.training import PreferenceModel, Trainer, TrainingData
+from recgym.user_models.preference.training import Trainer
 from recgym.worlds.bundle import write_bundle
 from recgym.worlds.card import card_files
 from recgym.worlds.parameters import behaviour_parameters
@@ -58,18 +60,22 @@ def build_world(
     """
     report = progress or (lambda what, share: None)
     report("reading the log", 0.0)
-    log = recgym.data.load(recipe.dataset) if log is None else log
+    log = recipe.log() if log is None else log
     prepared = prepare(log, recipe)
     directory = build_directory(recipe, log)
     text, unseen_text = item_texts(prepared, recipe, directory / "text", report)
     data = training_data(prepared, recipe, text)
     trainer = Trainer(data, recipe.model, recipe.seed, directory, report)
     model = trainer.run()
+    target = out if out is not None else worlds_home() / recipe.name
+    if not trainer.main:  # of several processes one exports and measures
+        trainer.wait()
+        return load_world(target)
     (directory / "history.json").write_text(json.dumps(trainer.history, indent=1), encoding="utf-8")
     report("exporting", 0.0)
-    target = out if out is not None else worlds_home() / recipe.name
-    world = _export(target, recipe, log, prepared, text, unseen_text, data, trainer, model)
-    return _measure(world, log, report)
+    world = _measure(_export(target, recipe, log, prepared, text, unseen_text, data, trainer, model), log, report)
+    trainer.wait()
+    return world
 
 
 def item_texts(
@@ -102,6 +108,9 @@ def build_directory(recipe: Recipe, log: Interactions) -> Path:
 
 def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> TrainingData:
     """The features that training reads."""
+    knowledge = None
+    if "knowledge" in recipe.model.graph.relations:
+        knowledge = Knowledge.of(recgym.data.knowledge(recipe.dataset), prepared.items["item_id"].tolist())
     levels = {name: tuple(binning.levels) for name, binning in recipe.attributes.items()}
     return TrainingData(
         trips=prepared.trips,
@@ -110,6 +119,7 @@ def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> Tra
         user_attributes=attribute_columns(prepared.users, levels),
         item_statistics=item_statistics(prepared.items),
         ratings=recipe.kind == "rating",
+        knowledge=knowledge,
     )
 
 

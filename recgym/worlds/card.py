@@ -31,6 +31,15 @@ def card_files(spec: WorldSpec) -> dict[str, bytes]:
 
 def render_card(spec: WorldSpec) -> str:
     """The card as Markdown; its figures are linked by file name."""
+    return _environment().get_template("card.md.j2").render(spec=spec, metrics=spec.metrics, evidence=evidence)
+
+
+def render_ablations(figures: dict[str, Any]) -> str:
+    """The part of the card that shows ablations."""
+    return _environment().get_template("ablations.md.j2").render(metrics={"ablations": figures})
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("recgym.worlds"),
         undefined=StrictUndefined,
@@ -39,7 +48,7 @@ def render_card(spec: WorldSpec) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(interval=interval, number=number, words=words, cell=cell)
-    return environment.get_template("card.md.j2").render(spec=spec, metrics=spec.metrics, evidence=evidence)
+    return environment
 
 
 def render_json(spec: WorldSpec) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import recgym.data
 from recgym.data.interactions import Interactions
 from recgym.errors import WorldError
 from recgym.user_models.preference.training import Trainer
 from recgym.worlds.build import build_directory, item_texts, rewrite, training_data
 from recgym.worlds.prepare import prepare
 from recgym.worlds.recipes import Recipe
+from recgym.worlds.validate import require_log
 from recgym.worlds.world import World
 
 Progress = Callable[[str, float], None]
@@ -30,12 +30,8 @@ def add_members(world: World, count: int, log: Interactions | None = None, progr
         raise WorldError(f"an ensemble has at least 2 members, got {count}")
     report = progress or (lambda what, share: None)
     recipe = Recipe.model_validate(world.spec.config)
-    log = recgym.data.load(recipe.dataset) if log is None else log
-    if log.hash != world.spec.data["hash"]:
-        raise WorldError(
-            f"world {world.name!r} was built from a log with hash {world.spec.data['hash'][:12]}…, this one has "
-            f"{log.hash[:12]}…"
-        )
+    log = recipe.log() if log is None else log
+    require_log(world, log)
     prepared = prepare(log, recipe)
     text, _ = item_texts(prepared, recipe, build_directory(recipe, log) / "text", report)
     data = training_data(prepared, recipe, text)

@@ -78,9 +78,14 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
     active = frame["user"].isin(made.index[made >= recipe.min_user_trips])
     frame = _keep(frame, active.to_numpy(), f"users with fewer than {recipe.min_user_trips} trips", filters)
     if frame.empty:
+        left, steps = len(log), [f"{len(log):,} events read"]
+        for counted in filters[len(log.filters) :]:
+            left -= counted.count
+            steps.append(f"{left:,} left without {counted.reason}")
         raise DataError(
             f"log {log.name!r}: no user with {recipe.min_user_trips} trips and no item with "
-            f"{recipe.min_item_users} users is left"
+            f"{recipe.min_item_users} users is left ({'; '.join(steps)}). Lower min_user_trips (at least 4) or "
+            "min_item_users, or bring a longer log"
         )
     item_rows = np.unique(frame["item"])  # of both halves of the users: what agents learned of items holds in either
     prices = frame[["item", "price", "discount"]]
@@ -100,6 +105,9 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
         filters.append(
             FilterCount("repeated item in a trip", repeated, "merged: quantities add up, the last rating counts")
         )
+    if "text" in items and not items["text"].iloc[item_rows].str.strip().any():
+        note = "the text branch is off: items are known by learned id embeddings and attributes"
+        filters.append(FilterCount("items without a text, all of them", len(item_rows), note))
     users = log.users.iloc[user_rows]
     if next_days is not None:
         trips = trips.with_next(_next_days(trips, users.index, next_days))

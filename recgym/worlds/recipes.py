@@ -7,6 +7,9 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+import recgym.data
+from recgym.data.interactions import Interactions
+from recgym.data.own import LogFiles, load_files
 from recgym.user_models.preference.config import (
     GraphConfig,
     ModelConfig,
@@ -44,6 +47,7 @@ class Recipe(BaseModel):
     name: str
     title: str
     dataset: str
+    files: LogFiles | None = Field(None, description="a log of the user's own, in place of the data set")
     kind: Literal["purchase", "rating"]
     currency: str | None = None
     min_item_users: int = Field(20, ge=1, description="items bought by fewer users are left out")
@@ -65,6 +69,32 @@ class Recipe(BaseModel):
     tuning: TuningConfig = TuningConfig()
     seed: int = 0
     model: ModelConfig = ModelConfig()
+
+    def log(self) -> Interactions:
+        """The log that the world is built from.
+
+        Raises:
+            DataError: it cannot be read, or its files have changed since the world was built.
+        """
+        return recgym.data.load(self.dataset) if self.files is None else load_files(self.files, self.name)
+
+
+def own_recipe(name: str, files: LogFiles, log: Interactions, **changes: Any) -> Recipe:
+    """The recipe of a world from a log of the user's own: what is rated and never bought is a rating log.
+
+    Small logs keep more than the shipped recipes do: items of 5 users and users of 5 trips.
+    """
+    rated = "rating" in log and "purchase" not in log and "quantity" not in log
+    recipe = Recipe(
+        name=name,
+        title=f"{name}, fitted on your own log",
+        dataset=name,
+        files=files,
+        kind="rating" if rated else "purchase",
+        min_item_users=5,
+        min_user_trips=5,
+    )
+    return Recipe.model_validate({**recipe.model_dump(), **changes})
 
 
 def _levels(*names: str) -> dict[str, tuple[str, ...]]:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from recgym.simulation.record import RECORD_SIZE
+from recgym.user_models.preference.graph import fold_in
 from recgym.user_models.preference.network import PreferenceNetwork
 from recgym.user_models.preference.scoring import receptive_field
-from recgym.user_models.preference.training import fold_in
 from recgym.user_models.preference.trips import Trips, draw_tokens
 
 

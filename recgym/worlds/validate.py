@@ -40,11 +40,7 @@ def validate(world: World, log: Interactions, progress: Progress | None = None) 
         WorldError: the log is not the one that the world was built from.
     """
     report = progress or (lambda what, share: None)
-    if log.hash != world.spec.data["hash"]:
-        raise WorldError(
-            f"world {world.name!r} was built from a log with hash {world.spec.data['hash'][:12]}…, "
-            f"this one has {log.hash[:12]}…; rebuild the world or fetch that log"
-        )
+    require_log(world, log)
     recipe = Recipe.model_validate(world.spec.config)
     prepared = prepare(log, recipe)
     trips = prepared.trips
@@ -54,6 +50,19 @@ def validate(world: World, log: Interactions, progress: Progress | None = None) 
         **_pointwise(world, trips, recipe, prepared.unseen, report),
         **_unaided(world, trips, recipe, report),
     }
+
+
+def require_log(world: World, log: Interactions) -> None:
+    """Makes sure that ``world`` was built from ``log``.
+
+    Raises:
+        WorldError: it was not.
+    """
+    if log.hash != world.spec.data["hash"]:
+        raise WorldError(
+            f"world {world.name!r} was built from a log with hash {world.spec.data['hash'][:12]}…, "
+            f"this one has {log.hash[:12]}…; rebuild the world or fetch that log"
+        )
 
 
 def _pointwise(world: World, trips: Trips, recipe: Recipe, unseen: Unseen | None, report: Progress) -> dict[str, Any]:

@@ -97,9 +97,9 @@ def test_learners_from_a_logged_rollout_reach_ninety_percent_in_a_minute(name: s
     """Of the identity users' wants the world's own log says nothing: only the rollout does."""
     optimum = mean_reward(make_agent("greedy", big_world), big_world)
     cls = agent_class(name)
-    settings = {"batch_size": 64, "epochs": 10} if issubclass(cls, ScoringAgent) else {}
+    settings = {"batch_size": 64, "epochs": 6} if issubclass(cls, ScoringAgent) else {}
     agent = cls(big_world, parse_config(cls, settings), seed=0)
     start = time.process_time()
-    agent.train(identity_env(big_world, LANES, observation=OBSERVED), 8_000)
+    agent.train(identity_env(big_world, LANES, observation=OBSERVED), 6_000)
     assert time.process_time() - start < 60
     assert mean_reward(agent, big_world) >= 0.9 * optimum

@@ -141,8 +141,9 @@ def test_the_floor_writes_the_observation_and_scores_the_slate() -> None:
     query = chunk.query[:, None]
     head = F.silu(item[..., :h] + query[..., :h]) @ tables["purchase"]
     match = (item[..., h : h + d] * query[..., h : h + d]).sum(-1)
-    inner = (chunk.history @ tables["repeat"]).view(6, 3, -1) + item[..., h + d : -1] + query[..., h + d :]
-    logit = head + match + item[..., -1] + F.silu(inner) @ tables["repeat_out"]
+    inner = (chunk.history @ tables["repeat_pair"]).view(6, 3, -1) + item[..., h + d : -1] + query[..., h + d :]
+    second = F.silu(inner) @ tables["repeat_inner"] + tables["repeat_bias"]
+    logit = head + match + item[..., -1] + F.silu(second) @ tables["repeat_out"]
     assert torch.allclose(chunk.logit, logit.sigmoid(), atol=1e-5)
 
 

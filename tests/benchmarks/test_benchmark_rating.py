@@ -7,26 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 Run = Callable[..., int]
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> tuple[Path, Path]:
-    rng = np.random.default_rng(0)
-    rows = [
-        (user, item, int(rng.integers(1, 6)), 880_000_000 + 50 * item)
-        for user in range(1, 31)
-        for item in rng.choice(40, 20, replace=False) + 1
-    ]
-    held = rng.random(len(rows)) < 0.2
-    paths = tmp_path / "train", tmp_path / "test"
-    for path, part in zip(paths, (False, True), strict=True):
-        lines = ["\t".join(map(str, row)) for row, out in zip(rows, held, strict=True) if out == part]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return paths
 
 
 @pytest.fixture

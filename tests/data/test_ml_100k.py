@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recgym.commands.data import app
-from recgym.data import load
+from recgym.data import knowledge, load
 from recgym.data.sources import ml_100k
 from recgym.errors import DataError, UnknownNameError
 
@@ -46,8 +46,8 @@ def recbole_files() -> dict[str, bytes]:
         "ml-100k.inter": b"user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + RATINGS.encode(),
         "ml-100k.item": f"item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n{items}".encode(),
         "ml-100k.user": f"user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n{people}".encode(),
-        "ml-100k.kg": b"head_id:token\trelation_id:token\ttail_id:token\n",
-        "ml-100k.link": b"item_id:token\tentity_id:token\n",
+        "ml-100k.kg": b"head_id:token\trelation_id:token\ttail_id:token\nm.1\tfilm.film.genre\tm.9\n",
+        "ml-100k.link": b"item_id:token\tentity_id:token\n1\tm.1\n",
     }
 
 
@@ -110,6 +110,17 @@ def test_the_official_archive_comes_first_and_the_copy_gives_the_same_log(places
     assert copy.hash == official.hash
     assert load("ml-100k").hash == copy.hash
     assert places.downloads == 1  # the second load reads the cache
+
+
+def test_the_knowledge_graph_is_fetched_once_beside_the_official_files(places: Places) -> None:
+    ml_100k.fetch()
+    assert knowledge("ml-100k").to_dict("records") == [
+        {"item": "1", "relation": "film.film.genre", "entity": "m.9", "other_item": None}
+    ]
+    assert knowledge("ml-100k").shape == (1, 4)
+    assert places.downloads == 1
+    with pytest.raises(DataError, match="'completejourney' brings no knowledge graph"):
+        knowledge("completejourney")
 
 
 def test_the_log_is_readable(places: Places) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recgym.data.sources.recbole import load, read_atomic
+from recgym.data.sources.recbole import load, read_atomic, read_knowledge
 from recgym.errors import DataError
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu2\ti1\t3\t881250949\nu1\ti2\t4.5\t891717742\n"
@@ -87,6 +87,22 @@ def test_text_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "films.inter").write_bytes(INTER.encode() + "é\ti1\t3\t5\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"films.inter, row 3: not UTF-8, got byte b'\\xe9'"):
         read_atomic(tmp_path / "films.inter")
+
+
+def test_knowledge_is_read_from_the_side_of_the_items(tmp_path: Path) -> None:
+    facts = ["a\tgenre\tx", "x\tfilms\ta", "y\twrote\tb", "a\tsequel\tb", "x\tpart_of\ty", "a\tgenre\tx"]
+    kg = "head_id:token\trelation_id:token\ttail_id:token\n" + "\n".join(facts) + "\n"
+    write(tmp_path, kg=kg, link="item_id:token\tentity_id:token\ni1\ta\ni2\tb\n")
+    found = read_knowledge(tmp_path / "films.kg", tmp_path / "films.link")
+    # Each fact once, the counterpart of one not again, and nothing that ties no item.
+    assert {tuple(row) for row in found.itertuples(index=False)} == {
+        ("i1", "genre", "x", None),
+        ("i1", "sequel", "b", "i2"),
+        ("i2", "inverse wrote", "y", None),
+        ("i2", "inverse sequel", "a", "i1"),
+    }
+    with pytest.raises(DataError, match="no field 'entity_id'"):
+        read_knowledge(tmp_path / "films.kg", write(tmp_path, bad=INTER) / "films.bad")
 
 
 def test_the_inter_file_must_be_there_and_single(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_coverage_and_gini() -> None:
     single = pd.DataFrame({"scenario": "s", "agent": "b", "item": [2, 2], "shown": 5})
     table = metrics.coverage(pd.concat([equal, single]), num_items=4).set_index("agent")
     assert table.loc["a", ["coverage", "gini"]].tolist() == [1.0, 0.0]
-    assert table.loc["b", ["coverage", "gini"]].tolist() == [0.25, 0.75]
+    assert table.loc["b", ["coverage", "gini"]].tolist() == [0.25, 1.0]
 
 
 def test_history_groups_cover_every_user_once(rows: pd.DataFrame) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from recgym.errors import RecGymError, UnknownNameError
-from recgym.evaluation import statistics
+from recgym.evaluation import aggregate, statistics
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -59,9 +59,9 @@ def test_ratio_weights_long_episodes_more() -> None:
 
 
 def test_interquartile_mean_ignores_the_tails() -> None:
-    assert statistics.interquartile_mean([0, 1, 2, 1000], range(4), rng()).value == 1.5
+    assert aggregate.interquartile_mean([0, 1, 2, 1000], range(4), rng()).value == 1.5
     values = rng(4).normal(5, 1, 400)
-    found = statistics.interquartile_mean(values, np.arange(400), rng())
+    found = aggregate.interquartile_mean(values, np.arange(400), rng())
     middle = np.sort(values)[100:300].mean()
     assert found.value == pytest.approx(middle)
     assert found.low < middle < found.high

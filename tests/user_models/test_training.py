@@ -6,7 +6,8 @@ import torch
 
 from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, TrainingConfig
 from recgym.user_models.preference.loop import DivergedError
-from recgym.user_models.preference.training import Trainer, TrainingData
+from recgym.user_models.preference.model import TrainingData
+from recgym.user_models.preference.training import Trainer
 from recgym.user_models.preference.trips import Trips
 from tests.user_models.test_trips import random_trips
 
@@ -38,15 +39,15 @@ def test_no_scored_edge_is_in_the_graph(tmp_path, convolution):
     config = CONFIG.model_copy(update={"graph": GraphConfig(convolution=convolution)})
     trainer = Trainer(data, config, seed=0, directory=tmp_path)
     trips = trainer.train_trips
-    graph = trainer.adjacency.to_dense()[: trips.num_users, trips.num_users :]
+    graph = trainer.graph.adjacency.to_dense()[: trips.num_users, trips.num_users :]
     early = np.zeros(graph.shape, bool)
     for user in range(trips.num_users):
-        stop = trainer.first_response_trip[user]
+        stop = trainer.graph.first_response_trip[user]
         early[user, trips.item[trips.events[trips.users[user]] : trips.events[stop]]] = True
     # Exactly the items of the first part of each training history are edges: nothing that responses are trained on,
     # and nothing of the validation and test trips, unless it was bought in the first part as well.
     assert np.array_equal(graph.numpy() > 0, early)
-    assert np.array_equal(trainer.folding.to_dense().numpy() > 0, early)
+    assert np.array_equal(trainer.graph.folding.to_dense().numpy() > 0, early)
 
 
 def test_an_interrupted_run_resumes_to_the_same_model(tmp_path):

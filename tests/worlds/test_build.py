@@ -17,6 +17,7 @@ from recgym.worlds.build import build_world
 from recgym.worlds.prepare import prepare, repeat_shares, repurchase_intervals
 from recgym.worlds.recipes import Binning, Recipe, movies
 from recgym.worlds.validate import default_scenario, validate
+from tests.user_models.test_processes import launch
 
 SMALL = ModelConfig(
     network=NetworkConfig(dim=16, layers=1, heads=2, feedforward=32, window=8, hidden=16, repeat_hidden=8),
@@ -71,6 +72,22 @@ def test_a_built_world_is_measured_and_can_be_measured_again(recgym_home):
     env.step(env.action_space.sample())
     with pytest.raises(WorldError, match="was built from a log with hash"):
         validate(world, shop(seed=1))
+
+
+@pytest.mark.slow
+def test_two_processes_build_one_world(recgym_home, tmp_path):
+    script = """
+from recgym.worlds.build import build_world
+from tests.worlds.test_build import RECIPE, shop
+
+print("built", build_world(RECIPE, log=shop()).num_items)
+"""
+    done = launch(script, tmp_path / "work", 2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("built 40") == 2
+    world = recgym.load_world("shop")
+    assert world.spec.metrics["users"] == world.num_users
+    assert len(list((recgym_home / "worlds").iterdir())) == 1
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Method = Literal["frozen", "lora", "full"]  # how a text encoder is tuned
 
@@ -35,10 +35,14 @@ class GraphConfig(BaseModel):
     half_life_days: float = Field(90.0, gt=0, description="an edge loses half its weight in this many days")
     fraction: float = Field(0.4, gt=0, lt=1, description="first part of each training history that forms the graph")
     id_dropout: float = Field(0.2, ge=0, lt=1, description="share of items whose id embedding is hidden at a step")
+    relations: tuple[Literal["co_purchase", "knowledge"], ...] = Field(
+        (), description="edges beside user-item: items bought together, facts of the data set's knowledge graph"
+    )
+    co_purchase_neighbours: int = Field(20, ge=1, description="items that each item is tied to by co-purchase")
 
 
 class TrainingConfig(BaseModel):
-    """Pre-training (next item) and fine-tuning (responses)."""
+    """Pre-training (next item, masked item, contrastive) and fine-tuning (responses)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,6 +62,19 @@ class TrainingConfig(BaseModel):
     empty_tokens: float = Field(0.15, ge=0, lt=1, description="chance of an empty slate token after a group")
     validation_users: int = Field(2500, ge=1)
     clip_norm: float = Field(1.0, gt=0)
+    next_item: float = Field(1.0, ge=0, description="weight of the pre-training objective; 0 leaves it out")
+    masked_item: float = Field(0.0, ge=0, description="likewise, of masked items")
+    contrastive: float = Field(0.0, ge=0, description="likewise, of two augmented views of a history")
+    mixed_precision: Literal["no", "bf16"] = Field("no", description="precision of the matrix products of training")
+
+    @model_validator(mode="after")
+    def _pretrains(self) -> TrainingConfig:
+        if self.pretrain_epochs and not self.next_item + self.masked_item + self.contrastive:
+            raise ValueError(
+                "pre-training has no objective: give next_item, masked_item or contrastive a weight above 0, or set "
+                "pretrain_epochs to 0"
+            )
+        return self
 
 
 class TuningConfig(BaseModel):
@@ -125,3 +142,6 @@ class ModelConfig(BaseModel):
     training: TrainingConfig = TrainingConfig()
     rating: RatingConfig = RatingConfig()
     next_item: NextItemConfig = NextItemConfig()
+    without: tuple[Literal["text", "graph", "sequence", "repeat"], ...] = Field(
+        (), description="parts that are left out, to see what they are worth"
+    )

@@ -96,9 +96,14 @@ def fit(
 
 
 def descend(
-    loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float, where: Callable[[], str]
+    loss: Tensor,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    clip_norm: float,
+    where: Callable[[], str],
+    backward: Callable[[Tensor], None] = Tensor.backward,
 ) -> None:
-    """A gradient step.
+    """A gradient step; ``backward`` leaves the gradients of a loss in the parameters.
 
     Raises:
         DivergedError: the loss is not finite; ``where`` tells what the message says after it.
@@ -106,6 +111,6 @@ def descend(
     if not torch.isfinite(loss):
         raise DivergedError(f"loss {float(loss.detach())} at {where()}")
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    backward(loss)
     nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()

@@ -22,6 +22,25 @@ def next_item_loss(logits: Tensor, items: Tensor) -> Tensor:
     return (logits.logsumexp(1) - mean_chosen).mean()
 
 
+def contrastive_loss(one: Tensor, other: Tensor, users: Tensor, temperature: float) -> Tensor:
+    """InfoNCE over a batch, both ways (NT-Xent, Chen et al., 2020), averaged over views.
+
+    Args:
+        one: first views, [S, d].
+        other: second views, [S, d].
+        users: int64 [S]; further histories of the same user are no negatives.
+        temperature: of the cosines.
+    """
+    views = F.normalize(torch.cat((one, other)).float(), dim=1)
+    users = users.repeat(2)
+    count = len(one)
+    pair = torch.arange(2 * count).roll(count)
+    same = users[:, None] == users[None, :]
+    same[torch.arange(2 * count), pair] = False
+    logits = (views @ views.T / temperature).masked_fill(same, -torch.inf)
+    return F.cross_entropy(logits, pair)
+
+
 def purchase_loss(logit: Tensor, pairs: Pairs, moments: int) -> Tensor:
     """Weighted log loss over the catalogue, summed over items and averaged over moments."""
     surprise = F.binary_cross_entropy_with_logits(logit, pairs.label, reduction="none")

@@ -145,8 +145,9 @@ class PreferenceNetwork(nn.Module):
         """Pooled item vectors [..., dim] and counts [...] of groups items [..., G] (-1 pads) with feedback [..., G]."""
         mask = items >= 0
         rows = items.clamp(min=0)
+        table = self.item_token(vectors)
         flat = F.embedding_bag(
-            rows.flatten(0, -2), self.item_token(vectors), mode="sum", per_sample_weights=mask.flatten(0, -2).float()
+            rows.flatten(0, -2), table, mode="sum", per_sample_weights=mask.flatten(0, -2).to(table.dtype)
         )
         told = self.feedback(feedback) * mask[..., None]
         return flat.view(*items.shape[:-1], -1) + told.sum(-2), mask.sum(-1).float()

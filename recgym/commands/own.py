@@ -1,0 +1,54 @@
+"""From the options of ``recgym world build --from`` to a recipe and its log."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from recgym.data.interactions import Interactions
+from recgym.data.own import LogFiles, load_files, parse_mapping
+from recgym.errors import RecGymError
+from recgym.worlds.recipes import Recipe, own_recipe
+
+
+def own_log(
+    name: str | None, source: Path, options: dict[str, Any], changes: dict[str, Any]
+) -> tuple[Recipe, Interactions]:
+    """The recipe and the log; prints what was read, with checksums, licence and citation.
+
+    Args:
+        name: of the world.
+        source: the log's file or directory.
+        options: mapping and text as given on the command line, and further fields of ``LogFiles``.
+        changes: fields of the recipe.
+
+    Raises:
+        RecGymError: the name is missing or no plain word. DataError: the log cannot be read.
+    """
+    if name is None or not re.fullmatch(r"[A-Za-z0-9][\w.\-]*", name):
+        raise RecGymError(f"--from needs --name, a word of letters, digits, '-', '_' and '.', got {name!r}")
+    words = tuple(column.strip() for column in options.pop("text").split(",") if column.strip())
+    given = options.pop("mapping")
+    mapping = parse_mapping(given) if given else {}
+    items = options.pop("items")
+    files = LogFiles(path=str(source), mapping=mapping, text=words, items=items and str(items), **options).hashed()
+    log = load_files(files, name)
+    log.describe()
+    for file, digest in files.sha256.items():
+        typer.echo(f"sha256 {digest}  {file}")
+    return own_recipe(name, files, log, **changes), log
+
+
+def nested(settings: dict[str, object]) -> dict[str, Any]:
+    """``{"training.patience": 3}`` as ``{"training": {"patience": 3}}``."""
+    out: dict[str, Any] = {}
+    for key, value in settings.items():
+        place = out
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return out

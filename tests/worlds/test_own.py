@@ -1,0 +1,51 @@
+"""``recgym world build --from``: one command from a table to a world that can be measured again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import recgym
+from recgym.cli import app
+from recgym.worlds.recipes import Recipe
+from tests.worlds.test_build import shop
+
+MAP = "user=user,item=item,time=time,basket=basket,quantity=quantity"
+
+
+def table(directory: Path) -> Path:
+    shop().to_frame().to_parquet(directory / "events.parquet")
+    return directory / "events.parquet"
+
+
+def run(*arguments: object) -> str:
+    """The words that the command prints, with single spaces."""
+    return " ".join(CliRunner().invoke(app, ["world", *map(str, arguments)]).output.split())
+
+
+@pytest.mark.slow
+def test_one_command_builds_a_world_that_finds_its_log_again(recgym_home: Path, tmp_path: Path) -> None:
+    small = [f"--config=training.{stage}_epochs=1" for stage in ("pretrain", "finetune")]
+    small += ["--config=network.dim=16", "--config=network.window=8"]
+    output = run("build", "--from", table(tmp_path), "--map", MAP, "--name", "shop", "--min-item-users", 5, *small)
+    assert "sha256" in output
+    assert "licence: not stated" in output
+    world = recgym.load_world("shop")
+    assert "the text branch is off" in (world.path / "card.md").read_text()
+    assert Recipe.model_validate(world.spec.config).log().hash == world.spec.data["hash"]
+    measured = run("validate", "shop", "--out", tmp_path / "card")
+    assert "every figure is the one in the bundle" in measured
+
+
+def test_filters_that_leave_nothing_say_what_each_left(recgym_home: Path, tmp_path: Path) -> None:
+    arguments = ("build", "--from", table(tmp_path), "--map", MAP, "--name", "shop", "--min-item-users", 51)
+    assert "events read; 0 left without items with fewer than 51 users)" in run(*arguments)
+    assert not (recgym_home / "worlds").exists()
+
+
+@pytest.mark.parametrize("name", [(), ("--name", "../shop")])
+def test_a_world_needs_a_plain_name(recgym_home: Path, tmp_path: Path, name: tuple[str, ...]) -> None:
+    assert "--from needs --name, a word" in run("build", "--from", table(tmp_path), "--map", MAP, *name)
+    assert not (recgym_home / "worlds").exists()
