@@ -14,16 +14,22 @@ from gymnasium.vector import AutoresetMode
 
 from recgym.agents import ActContext, Agent, AgentConfig, make_agent
 from recgym.agents.protocol import agent_class, parse_config
+from recgym.agents.training import training_env
 from recgym.envs.vector import RecVectorEnv
 from recgym.errors import AgentError, UnknownNameError
 from recgym.random import derive_seeds
 from recgym.registration import AGENTS
+from recgym.scenario import load_scenario
 from recgym.testing.worlds import tiny_world
 from recgym.worlds.world import World
 
 B, K = 12, 10
 NAMES = AGENTS.names()
 SMALL = {"num_envs": 4, "num_steps": 4, "batch_size": 8, "checkpoint_rollouts": 1, "calibration_steps": 2}
+
+
+def small(cls: type[Agent]) -> dict[str, Any]:
+    return {key: value for key, value in SMALL.items() if key in cls.Config.model_fields}
 
 
 def environment(world: World, agent: Agent, num_envs: int = B, **kwargs: Any) -> RecVectorEnv:
@@ -51,8 +57,8 @@ def make(name: str, world: World, seed: int = 0) -> Agent:
     agent = make_agent(name, world, seed)
     if agent.learns == "environment":
         cls = agent_class(name)
-        agent = cls(world, parse_config(cls, SMALL), seed)
-        agent.train(environment(world, agent, 4, autoreset_mode=AutoresetMode.SAME_STEP), 32)
+        agent = cls(world, parse_config(cls, small(cls)), seed)
+        agent.train(training_env(agent, world, load_scenario("default")), 32)
     return agent
 
 
