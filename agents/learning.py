@@ -27,6 +27,7 @@ from recgym.agents.protocol import (
     top_slate,
 )
 from recgym.agents.replay import Replay
+from recgym.envs.features import USER_FEATURES
 from recgym.random import Purpose, fold
 from recgym.threads import one_thread
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from recgym.worlds.world import World
 
 CHECKPOINT = "checkpoint.safetensors"
+_OF_TRIPS = ("step", "bought", "last_hits", "shown_text_", "consumed_text_")  # user features that grow with slates
 
 
 class LearnerConfig(AgentConfig):
@@ -144,7 +146,7 @@ def train_in_segments(
     with one_thread():
         again = resume and checkpoint is not None and checkpoint.is_file()
         if not again:
-            calibrate(agent.network, env, config.calibration_steps, segment_seed(agent.seed, -1))
+            calibrate(agent, env)
         with private_rng(segment_seed(agent.seed, -2)):
             trainer = make()
         if again and checkpoint:
@@ -266,19 +268,27 @@ def segment_seed(seed: int, rollout: int) -> int:
 
 
 @torch.no_grad()
-def calibrate(network: nn.Module, env: RecVectorEnv, num_steps: int, seed: int) -> None:
-    """Sets the feature scaling in ``network`` from ``num_steps`` random slates in each lane of ``env``."""
-    observations, _ = env.reset(seed=seed)
+def calibrate(agent: NetworkAgent, env: RecVectorEnv) -> None:
+    """Sets the feature scaling in the agent's network from a few random slates in each lane of ``env``.
+
+    A network that learns from slates of one item and is shown slates of K is deaf to what a trip has come to so far:
+    ten items bought on one slate are a state that it never met.
+    """
+    observations, _ = env.reset(seed=segment_seed(agent.seed, -1))
     users, candidates = [], []
     generator = np.random.default_rng(0)
-    for _ in range(num_steps):
+    for _ in range(agent.config.calibration_steps):
         users.append(torch.as_tensor(observations["user"]).clone())
         candidates.append(torch.as_tensor(observations["candidates"]).flatten(0, 1).clone())
         observations = env.step(_random_actions(env, generator))[0]
     rows = {"user_norm": torch.cat(users).float(), "candidate_norm": torch.cat(candidates).float()}
-    for name, module in network.named_modules():
+    of_trips = [i for i, name in enumerate(USER_FEATURES(agent.world)) if name.startswith(_OF_TRIPS)]
+    for name, module in agent.network.named_modules():
+        kind = name.rpartition(".")[2]
         if isinstance(module, Standardise):
-            module.calibrate(rows[name.rpartition(".")[2]])
+            module.calibrate(rows[kind])
+            if kind == "user_norm" and agent.action_mode == "item":
+                module.scale[of_trips] = 0.0
 
 
 def _random_actions(env: RecVectorEnv, generator: np.random.Generator) -> NDArray[Any]:

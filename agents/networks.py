@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from recgym.envs.actions import linear_scores
+
 LANES_PER_BLOCK = 32  # computed at a time when acting; see ``in_blocks``
 
 
@@ -87,6 +89,35 @@ class StateNetwork(nn.Module):
     def forward(self, user: Tensor, candidates: Tensor, *extra: Tensor) -> Tensor:
         """[B, outputs] of standardised users [B, D], candidates [B, M, F] and further features [B, extra]."""
         return self.net(torch.cat([user, candidates.mean(dim=1), candidates.amax(dim=1), *extra], dim=1))
+
+
+class RankNetwork(nn.Module):
+    """What parametrises actions that rank: numbers for each candidate (``scores``) or each feature (``weights``)."""
+
+    def __init__(self, num_user: int, num_candidate: int, hidden: int, actions: str, outputs: int = 1) -> None:
+        """For ``num_user`` and ``num_candidate`` features; ``outputs`` numbers for each."""
+        super().__init__()
+        self.by_weights, self.outputs = actions == "weights", outputs
+        if self.by_weights:
+            self.user_norm, self.candidate_norm = Standardise(num_user), Standardise(num_candidate)
+            self.state = StateNetwork(num_user, num_candidate, hidden, outputs=outputs * num_candidate)
+        else:
+            self.scorer = SlateScorer(num_user, num_candidate, hidden, outputs)
+
+    def forward(self, user: Tensor, candidates: Tensor) -> tuple[Tensor, ...]:
+        """``outputs`` tensors [B, M] (``scores``) or [B, F] (``weights``)."""
+        if self.by_weights:
+            return self.state(self.user_norm(user), self.candidate_norm(candidates)).chunk(self.outputs, dim=1)
+        return self.scorer(user, candidates).unbind(-1)
+
+    def standardised(self, user: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """The features as the network sees them."""
+        scaling = self if self.by_weights else self.scorer
+        return scaling.user_norm(user), scaling.candidate_norm(candidates)  # type: ignore[operator]
+
+    def candidate_scores(self, actions: Tensor, candidates: Tensor) -> Tensor:
+        """The scores [B, M] that actions mean, as the environment ranks by them."""
+        return linear_scores(actions, candidates) if self.by_weights else actions
 
 
 @torch.no_grad()

@@ -1,25 +1,31 @@
 """PPO re-ranker: proximal policy optimisation (Schulman et al., 2017) of a Plackett-Luce slate policy, by SB3.
 
-Departures from the paper: the action is an ordered slate, whose positions are credited and clipped one by one (see
-``SlateRolloutBuffer``); features are standardised once, from a few random steps before learning begins.
+With ``actions`` it learns normal scores or feature weights instead. Departures from the paper: a slate's positions are
+credited and clipped one by one (see ``SlateRolloutBuffer``); features are standardised once, from a few random steps
+before learning begins.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import torch
 from pydantic import Field
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
-from torch import nn
+from torch import Tensor, nn
 
 from recgym.adapters.credit import SlateRolloutBuffer
 from recgym.adapters.plackett_luce import PlackettLucePolicy
+from recgym.adapters.ranking import RankPolicy
 from recgym.adapters.sb3 import SB3VecEnv
-from recgym.agents.networks import SlateScorer
+from recgym.agents.networks import RankNetwork, SlateScorer
 from recgym.agents.protocol import AgentConfig
 from recgym.agents.sb3 import EPISODES_AVERAGED, SB3Agent
+
+if TYPE_CHECKING:
+    from recgym.worlds.world import World
 
 
 class PPOConfig(AgentConfig):
@@ -28,8 +34,10 @@ class PPOConfig(AgentConfig):
     num_envs: int = Field(256, ge=1, description="lanes trained on at once")
     num_steps: int = Field(8, ge=1, description="slates per lane and rollout")
     total_steps: int = Field(500_000, ge=1, description="slates shown in all, the default budget")
+    actions: Literal["slate", "scores", "weights"] = Field("slate", description="the action mode")
     credit: Literal["position", "slate"] = Field(
-        "position", description="what an item is judged by: the reward it earned itself, or that of its whole slate"
+        "position",
+        description="slates: an item is judged by the reward it earned itself, or by the slate's",
     )
     batch_size: int = Field(1024, ge=2, description="slates per gradient step")
     num_epochs: int = Field(3, ge=1, description="passes over each rollout")
@@ -57,15 +65,31 @@ class PPOAgent(SB3Agent):
     Config = PPOConfig
     algorithm = PPO
 
+    def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:
+        """See ``Agent``; the action mode is the config's ``actions``."""
+        super().__init__(world, config, seed)
+        self.action_mode = self.config.actions  # type: ignore[misc]
+
     def build(self, num_user: int, num_candidate: int) -> nn.Module:
         """See ``NetworkAgent.build``."""
-        return SlateScorer(num_user, num_candidate, self.config.hidden)
+        if self.config.actions == "slate":
+            return SlateScorer(num_user, num_candidate, self.config.hidden)
+        return RankNetwork(num_user, num_candidate, self.config.hidden, self.config.actions)
+
+    def scores(self, user: Tensor, candidates: Tensor) -> Tensor:
+        """See ``NetworkAgent.scores``."""
+        if self.config.actions == "slate":
+            return self.network(user, candidates)
+        return self.network.candidate_scores(torch.tanh(self.network(user, candidates)[0]), candidates)
 
     def make(self, venv: SB3VecEnv) -> BaseAlgorithm:
         """See ``SB3Agent.make``."""
         config = self.config
+        of_slates = config.actions == "slate"
+        by_position = of_slates and config.credit == "position"
+        settings = {"by_position": by_position} if of_slates else {"actions": config.actions}
         return PPO(
-            PlackettLucePolicy,
+            PlackettLucePolicy if of_slates else RankPolicy,
             venv,
             learning_rate=LinearSchedule(config.learning_rate, config.learning_rate / 10, 1.0),
             n_steps=config.num_steps,
@@ -79,8 +103,8 @@ class PPOAgent(SB3Agent):
             vf_coef=config.value_coef,
             max_grad_norm=config.max_grad_norm,
             stats_window_size=EPISODES_AVERAGED,
-            policy_kwargs={"hidden": config.hidden, "by_position": config.credit == "position"},
-            rollout_buffer_class=SlateRolloutBuffer if config.credit == "position" else None,
+            policy_kwargs={"hidden": config.hidden, **settings},
+            rollout_buffer_class=SlateRolloutBuffer if by_position else None,
             device="cpu",
         )
 

@@ -26,7 +26,7 @@ from torch.nn.functional import softplus
 
 from recgym.adapters.plackett_luce import PassThrough
 from recgym.adapters.sb3 import SB3VecEnv
-from recgym.agents.networks import SlateScorer, Standardise, StateNetwork
+from recgym.agents.networks import RankNetwork, SlateScorer, Standardise, StateNetwork
 from recgym.agents.protocol import AgentConfig
 from recgym.agents.sb3 import EPISODES_AVERAGED, OffPolicyConfig, SB3Agent, SharedReplayBuffer
 from recgym.envs.actions import linear_scores
@@ -49,42 +49,22 @@ class SACConfig(OffPolicyConfig):
     )
 
 
-class RankActor(nn.Module):
+class RankActor(RankNetwork):
     """A squashed normal distribution of actions: of each candidate's score, or of the features' weights."""
 
-    def __init__(self, num_user: int, num_candidate: int, hidden: int, actions: str) -> None:
-        """For ``num_user`` and ``num_candidate`` features."""
-        super().__init__()
-        self.by_weights = actions == "weights"
-        if self.by_weights:
-            self.user_norm, self.candidate_norm = Standardise(num_user), Standardise(num_candidate)
-            self.state = StateNetwork(num_user, num_candidate, hidden, outputs=2 * num_candidate)
-        else:
-            self.scorer = SlateScorer(num_user, num_candidate, hidden, outputs=2)
-
-    def parameters_of(self, user: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+    def parameters_of(self, observations: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Means and logarithms of deviations [B, A] before squashing."""
-        if self.by_weights:
-            mean, deviation = self.state(self.user_norm(user), self.candidate_norm(candidates)).chunk(2, dim=1)
-        else:
-            mean, deviation = self.scorer(user, candidates).unbind(-1)
-        low, high = _LOG_DEVIATION
-        return mean, (deviation - 1.0).clamp(low, high)
+        mean, deviation = self(observations["user"].float(), observations["candidates"].float())
+        return mean, (deviation - 1.0).clamp(*_LOG_DEVIATION)
 
     def action_log_prob(self, observations: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Actions [B, A] in (-1, 1), and their log-densities [B]."""
-        mean, log_deviation = self.parameters_of(observations["user"].float(), observations["candidates"].float())
+        mean, log_deviation = self.parameters_of(observations)
         noise = torch.randn_like(mean)
         raw = mean + log_deviation.exp() * noise
         normal = -0.5 * noise.square() - log_deviation - 0.5 * math.log(2.0 * math.pi)
         squash = 2.0 * (math.log(2.0) - raw - softplus(-2.0 * raw))  # log(1 - tanh(raw) ** 2), without cancelling
         return torch.tanh(raw), (normal - squash).sum(1)
-
-    def forward(self, observations: dict[str, Tensor], deterministic: bool = False) -> Tensor:
-        """Actions [B, A]."""
-        if deterministic:
-            return torch.tanh(self.parameters_of(observations["user"].float(), observations["candidates"].float())[0])
-        return self.action_log_prob(observations)[0]
 
     def set_training_mode(self, mode: bool) -> None:
         """SB3's name for ``train``."""
@@ -139,14 +119,16 @@ class RankSACPolicy(SACPolicy):
         def critics() -> Any:
             return RankCritics(*sizes, self.slate_size, self.actions)
 
-        actor: Any = RankActor(*sizes, self.actions)
+        actor: Any = RankActor(*sizes, self.actions, outputs=2)
         self.actor, self.critic, self.critic_target = actor, critics(), critics()
         self.critic_target.load_state_dict(self.critic.state_dict())
         for part in (self.actor, self.critic):
             part.optimizer = optimizer(part.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
-        return self.actor(observation, deterministic)
+        if deterministic:
+            return torch.tanh(self.actor.parameters_of(observation)[0])  # type: ignore[operator]
+        return self.actor.action_log_prob(observation)[0]
 
 
 class SACAgent(SB3Agent):
@@ -163,12 +145,12 @@ class SACAgent(SB3Agent):
 
     def build(self, num_user: int, num_candidate: int) -> nn.Module:
         """See ``NetworkAgent.build``."""
-        return RankActor(num_user, num_candidate, self.config.hidden, self.config.actions)
+        return RankActor(num_user, num_candidate, self.config.hidden, self.config.actions, outputs=2)
 
     def scores(self, user: Tensor, candidates: Tensor) -> Tensor:
         """See ``NetworkAgent.scores``."""
-        mean, _ = self.network.parameters_of(user, candidates)
-        return linear_scores(torch.tanh(mean), candidates) if self.config.actions == "weights" else mean
+        mean, _ = self.network(user, candidates)
+        return self.network.candidate_scores(torch.tanh(mean), candidates)
 
     def trained_part(self, policy: Any) -> nn.Module:
         """See ``SB3Agent.trained_part``."""

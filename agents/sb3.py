@@ -103,7 +103,7 @@ class SB3Agent(NetworkAgent):
                 if replay := _replay(model):
                     replay.restore(load_file(_beside(checkpoint, model)))
             else:
-                calibrate(self.network, env, config.calibration_steps, segment_seed(self.seed, -1))
+                calibrate(self, env)
                 model = self.make(venv)
                 self.start(model.policy)
             self.prepare(model, venv)
