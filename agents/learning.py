@@ -16,13 +16,14 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from recgym.agents.networks import Standardise, in_blocks
+from recgym.agents.networks import Standardise
 from recgym.agents.protocol import (
     ActContext,
     Agent,
     AgentConfig,
     Observations,
     as_tensor,
+    by_block,
     observation_layout,
     top_slate,
 )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from recgym.worlds.world import World
 
 CHECKPOINT = "checkpoint.safetensors"
+_AVERAGED = 1000  # episodes of a point of the learning curve
 _OF_TRIPS = ("step", "bought", "last_hits", "shown_text_", "consumed_text_")  # user features that grow with slates
 
 
@@ -85,7 +87,8 @@ class NetworkAgent(Agent):
     ) -> NDArray[np.int64]:
         """See ``Agent.act``."""
         user, candidates = as_tensor(observations["user"]).float(), as_tensor(observations["candidates"]).float()
-        return top_slate(context.slate_size, in_blocks(self.scores, user, candidates))
+        with torch.no_grad():
+            return top_slate(context.slate_size, by_block(self.scores, user, candidates))
 
     def tensors(self) -> dict[str, Tensor]:
         """The network's parameters and feature scaling."""
@@ -133,12 +136,10 @@ def train_in_segments(
         make: the trainer of the calibrated network; torch's global generator is seeded meanwhile.
         env: the environment, in the agent's action mode, lanes restarting within the step.
         steps: slates in all.
-        directory: for the checkpoint and TensorBoard's log.
+        directory: for the checkpoint.
         progress: told after every rollout how many slates were shown.
         resume: whether to go on from the checkpoint.
     """
-    from stable_baselines3.common.logger import Logger, configure
-
     config, lanes = agent.config, env.num_envs
     checkpoint = directory / CHECKPOINT if directory else None
     generator = torch.Generator()
@@ -151,37 +152,34 @@ def train_in_segments(
             trainer = make()
         if again and checkpoint:
             done = _restore(trainer, checkpoint)
-        logger = configure(str(directory), ["tensorboard"]) if directory else Logger(None, [])
         returns = np.zeros(lanes)
         finished: list[float] = []
-        try:
-            while done < steps:
-                rollout = done // (config.num_steps * lanes)
-                if rollout % config.checkpoint_rollouts == 0:
-                    if checkpoint:
-                        _save(trainer, done, checkpoint)
-                    seed = segment_seed(agent.seed, rollout)
-                    generator.manual_seed(seed)
-                    observations, _ = env.reset(seed=seed)
-                    trainer.replay.cut()
-                    returns[:] = 0.0
-                for optimizer in trainer.optimizers.values():
-                    for group in optimizer.param_groups:
-                        group["lr"] = config.learning_rate * (1.0 - 0.9 * done / steps)
-                for _ in range(config.num_steps):
-                    observations = _play(env, trainer, observations, generator, returns, finished)
-                done += config.num_steps * lanes
-                for _ in range(config.num_updates if len(trainer.replay) else 0):
-                    for name, value in trainer.update(generator).items():
-                        logger.record_mean(f"train/{name}", value)
-                if finished:
-                    logger.record("rollout/ep_rew_mean", float(np.mean(finished[-1000:])))
-                    del finished[:-1000]
-                logger.dump(step=done)
-                if progress:
-                    progress(done)
-        finally:
-            logger.close()
+        while done < steps:
+            rollout = done // (config.num_steps * lanes)
+            if rollout % config.checkpoint_rollouts == 0:
+                if checkpoint:
+                    _save(trainer, done, checkpoint)
+                seed = segment_seed(agent.seed, rollout)
+                generator.manual_seed(seed)
+                observations, _ = env.reset(seed=seed)
+                trainer.replay.cut()
+                returns[:] = 0.0
+            for optimizer in trainer.optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = config.learning_rate * (1.0 - 0.9 * done / steps)
+            for _ in range(config.num_steps):
+                observations = _play(env, trainer, observations, generator, returns, finished)
+            done += config.num_steps * lanes
+            told = [trainer.update(generator) for _ in range(config.num_updates if len(trainer.replay) else 0)]
+            figures = {
+                f"train/{name}": float(np.mean([one[name] for one in told])) for name in (told[0] if told else ())
+            }
+            if finished:
+                figures["rollout/ep_rew_mean"] = float(np.mean(finished[-_AVERAGED:]))
+                del finished[:-_AVERAGED]
+            agent.log(figures, done)
+            if progress:
+                progress(done)
 
 
 def _play(

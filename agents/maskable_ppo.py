@@ -173,5 +173,5 @@ class MaskablePPOAgent(SB3Agent):
             max_grad_norm=config.max_grad_norm,
             stats_window_size=EPISODES_AVERAGED,
             policy_kwargs={"hidden": config.hidden},
-            device="cpu",
+            device=str(self.device),
         )

@@ -1,16 +1,14 @@
-"""Networks that the learning agents share: candidate scorers, functions of the state, and exactness when acting."""
+"""Networks that the learning agents share: candidate scorers, functions of the state, and what ranks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from recgym.agents.protocol import by_block
 from recgym.envs.actions import linear_scores
-
-LANES_PER_BLOCK = 32  # computed at a time when acting; see ``in_blocks``
 
 
 class Standardise(nn.Module):
@@ -67,9 +65,10 @@ class SlateScorer(nn.Module):
         # Multiply and sum: a matrix product with one output column rounds differently with the number of rows.
         return (h * self.out).sum(-1) + (c * self.direct).sum(-1)
 
+    @torch.no_grad()
     def scores_by_block(self, user: Tensor, candidates: Tensor) -> Tensor:
-        """``forward`` as ``in_blocks`` computes it."""
-        return in_blocks(self, user, candidates)
+        """``forward``, so that a lane has the same scores in any batch; see ``by_block``."""
+        return by_block(self, user, candidates)
 
 
 class StateNetwork(nn.Module):
@@ -118,22 +117,3 @@ class RankNetwork(nn.Module):
     def candidate_scores(self, actions: Tensor, candidates: Tensor) -> Tensor:
         """The scores [B, M] that actions mean, as the environment ranks by them."""
         return linear_scores(actions, candidates) if self.by_weights else actions
-
-
-@torch.no_grad()
-def in_blocks(function: Callable[[Tensor, Tensor], Tensor], user: Tensor, candidates: Tensor) -> Tensor:
-    """``function`` of users [B, D] and candidates [B, M, F], in blocks of a fixed number of lanes, padded with zeros.
-
-    float32 products round differently with the number of rows; with one shape for all calls, a lane has bitwise the
-    same result alone and in any batch.
-    """
-    num_lanes = len(user)
-    out = []
-    for start in range(0, num_lanes, LANES_PER_BLOCK):
-        u, c = user[start : start + LANES_PER_BLOCK], candidates[start : start + LANES_PER_BLOCK]
-        missing = LANES_PER_BLOCK - len(u)
-        if missing:
-            u = torch.cat([u, u.new_zeros(missing, *u.shape[1:])])
-            c = torch.cat([c, c.new_zeros(missing, *c.shape[1:])])
-        out.append(function(u, c))
-    return torch.cat(out)[:num_lanes]

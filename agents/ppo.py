@@ -7,7 +7,7 @@ before learning begins.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -23,6 +23,7 @@ from recgym.adapters.sb3 import SB3VecEnv
 from recgym.agents.networks import RankNetwork, SlateScorer
 from recgym.agents.protocol import AgentConfig
 from recgym.agents.sb3 import EPISODES_AVERAGED, SB3Agent
+from recgym.agents.search import Search
 
 if TYPE_CHECKING:
     from recgym.worlds.world import World
@@ -41,8 +42,12 @@ class PPOConfig(AgentConfig):
     )
     batch_size: int = Field(1024, ge=2, description="slates per gradient step")
     num_epochs: int = Field(3, ge=1, description="passes over each rollout")
-    learning_rate: float = Field(1e-2, gt=0, description="Adam's, falling linearly to a tenth")
-    gamma: float = Field(0.0, ge=0, le=1, description="per slate; above 0, noisier, where slates shape later ones")
+    learning_rate: Annotated[float, Search(1e-3, 3e-2, log=True)] = Field(
+        1e-2, gt=0, description="Adam's, falling linearly to a tenth"
+    )
+    gamma: Annotated[float, Search(0.0, 0.9)] = Field(
+        0.0, ge=0, le=1, description="per slate; above 0, noisier, where slates shape later ones"
+    )
     gae_lambda: float = Field(0.9, ge=0, le=1, description="of generalised advantage estimation")
     clip_range: float = Field(
         0.2, gt=0, description="of the probability ratio of an item (or of a slate, a product of K)"
@@ -50,7 +55,9 @@ class PPOConfig(AgentConfig):
     target_kl: float | None = Field(
         0.1, gt=0, description="stops a rollout's updates beyond 1.5 times this, in nats an item (or a slate)"
     )
-    entropy_coef: float = Field(1e-3, ge=0, description="per nat; a uniform slate of 10 from 100 has about 46")
+    entropy_coef: Annotated[float, Search(1e-5, 1e-2, log=True)] = Field(
+        1e-3, ge=0, description="per nat; a uniform slate of 10 from 100 has about 46"
+    )
     value_coef: float = Field(0.5, ge=0)
     max_grad_norm: float = Field(0.5, gt=0)
     hidden: int = Field(32, ge=1, description="width of the scorer and the critic")
@@ -105,7 +112,7 @@ class PPOAgent(SB3Agent):
             stats_window_size=EPISODES_AVERAGED,
             policy_kwargs={"hidden": config.hidden, **settings},
             rollout_buffer_class=SlateRolloutBuffer if by_position else None,
-            device="cpu",
+            device=str(self.device),
         )
 
     def prepare(self, model: BaseAlgorithm, venv: SB3VecEnv) -> None:

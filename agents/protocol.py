@@ -20,14 +20,17 @@ from torch import Tensor
 from recgym.errors import AgentError, nearest
 
 if TYPE_CHECKING:
+    from recgym.agents.online import Transitions
     from recgym.envs.vector import RecVectorEnv
     from recgym.worlds.world import World
 
 FORMAT_VERSION = 1
 MANIFEST = "agent.json"
 TENSORS = "agent.safetensors"
+LANES_PER_BLOCK = 32  # scored at a time when acting; see ``by_block``
 
 Observations = Mapping[str, NDArray[Any] | Tensor]
+Log = Callable[[Mapping[str, float], int], None]  # takes figures by name, and the slates shown so far
 
 
 class AgentConfig(BaseModel):
@@ -43,18 +46,27 @@ class ActContext:
     lane_seeds: NDArray[np.int64]  # [B] the identity of each lane: keys an agent's own random draws
     step: NDArray[np.int64]  # [B] slates this lane has been shown so far, over all its episodes
     slate_size: int  # K
+    learning: bool = False  # whether ``update`` is told what comes of these slates: agents explore only then
 
 
 class Agent:
     """A policy over the candidates of every lane at once.
 
-    A subclass sets the class attributes, defines ``act``, and where it learns defines ``fit`` (from the world's log) or
-    ``train`` (in the environment) with ``tensors`` and ``restore`` to be saved.
+    A subclass sets the class attributes, defines ``act``, and where it learns defines ``fit`` (from the world's log),
+    ``update`` (slate by slate, online) or ``train`` (in the environment, in its own way) with ``tensors`` and
+    ``restore`` to be saved: what an agent has learned is all in its tensors.
+
+    An evaluation leaves a trained agent as it is. Only one that learns online and whose config says ``adapt`` goes on
+    learning in it: its users are taken in blocks of a fixed size, each block meets a copy of the trained agent, and the
+    copy is updated after every slate of the block. So rows depend neither on how the evaluation is cut into chunks nor
+    on the other blocks.
     """
 
     id: ClassVar[str]
     observes: ClassVar[tuple[str, ...]]  # observation keys; nothing else reaches ``act``
     learns: ClassVar[Literal["nothing", "log", "environment"]] = "nothing"
+    learns_online: ClassVar[bool] = False  # defines ``update``
+    stochastic: ClassVar[bool] = False  # ``act`` draws (keyed by lane seed and step), so ``propensities`` are not all 1
     privileged: ClassVar[bool] = False  # reads the hidden state: an upper bound for evaluation, never a competitor
     action_mode: ClassVar[str] = "slate"
     Config: ClassVar[type[AgentConfig]] = AgentConfig
@@ -71,6 +83,13 @@ class Agent:
         self.world = world
         self.config: Any = config
         self.seed = seed
+        self.device = torch.device("cpu")  # where learning computes; set before ``train``
+        self.log: Log = lambda figures, steps: None  # takes what training has to tell; set before ``train``
+
+    @property
+    def adapts(self) -> bool:
+        """Whether it goes on learning in an evaluation."""
+        return self.learns_online and bool(getattr(self.config, "adapt", False))
 
     def fit(self, world: World) -> None:
         """Learns from the observable log of ``world``; agents that do not learn from logs ignore it."""
@@ -92,6 +111,23 @@ class Agent:
         """
         raise AgentError(f"{type(self).__name__} does not define act(observations, context)")
 
+    def propensities(
+        self, observations: Observations, context: ActContext, slates: NDArray[np.int64]
+    ) -> NDArray[np.float64] | None:
+        """The chance [B, K] that each position shows what it does in ``slates``, given the positions above it.
+
+        Over the agent's own draws, so the chance of a slate is the product of its row. None where that is not known.
+        """
+        return None if self.stochastic else np.ones(slates.shape)
+
+    def update(self, transitions: Transitions) -> None:
+        """Learns from what came of the slates that ``act`` chose, after every step.
+
+        Raises:
+            AgentError: this agent does not learn online.
+        """
+        raise AgentError(f"agent {self.id!r} does not learn online (it learns from: {self.learns})")
+
     def train(
         self,
         env: RecVectorEnv,
@@ -103,17 +139,28 @@ class Agent:
     ) -> None:
         """Learns by acting in ``env`` (lanes restart within the step that ends them).
 
+        Agents that learn online need not define it: they are updated after every step; see ``learn_online``.
+
         Args:
             env: the environment, observing at least ``observes``, in this agent's action mode.
             steps: slates to show in all lanes together, those before a resume included.
             directory: where logs and checkpoints go; nothing is written without one.
-            progress: called now and then with the number of slates shown so far.
+            progress: called now and then with the number of slates shown so far, when ``act`` and ``tensors`` tell what
+                is learned by then. What it raises ends the training there: that is how it is stopped early.
             resume: goes on from the checkpoint in ``directory`` if there is one.
 
         Raises:
             AgentError: this agent does not learn in the environment.
         """
+        if self.learns_online:
+            from recgym.agents.online import learn_online
+
+            return learn_online(self, env, steps, directory=directory, progress=progress, resume=resume)
         raise AgentError(f"agent {self.id!r} does not learn in the environment (it learns from: {self.learns})")
+
+    def report(self) -> dict[str, Any]:
+        """Figures on data held out from what was learned, as JSON values for the record of a run; {} where none are."""
+        return {}
 
     def tensors(self) -> dict[str, Tensor]:
         """What was learned, by name, ready for safetensors."""
@@ -121,6 +168,12 @@ class Agent:
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Takes back what ``tensors`` gave."""
+
+    def clone(self) -> Self:
+        """A copy that learns on its own."""
+        copy = type(self)(self.world, self.config, self.seed)
+        copy.restore({name: tensor.detach().clone() for name, tensor in self.tensors().items()})
+        return copy
 
     def save(self, directory: str | Path) -> Path:
         """Writes ``agent.json`` and ``agent.safetensors``, and returns the directory. No pickle is involved."""
@@ -155,7 +208,7 @@ class Agent:
         agent = cls(world, parse_config(cls, manifest["config"]), manifest["seed"])
         refuse_misfit(directory, manifest, fitting(agent, world))
         try:
-            agent.restore(load_file(directory / TENSORS))
+            agent.restore(read_tensors(directory / TENSORS))
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise AgentError(f"{directory / TENSORS} cannot be read: {error}") from error
         if agent.learns == "log" and manifest["world"]["hash"] != world.hash:
@@ -215,6 +268,11 @@ def refuse_misfit(directory: Path, saved: Mapping[str, Any], here: Mapping[str, 
             new = sorted(set(now.get(key) or ()) - set(before.get(key) or ()))
             detail = f"missing here: {gone}, new here: {new}" if gone or new else "the same features in another order"
             raise AgentError(f"{directory} was trained with another observation layout of {key!r} ({detail})")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, where torch would have put them: products round by how memory is aligned."""
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -303,6 +361,22 @@ def make_agent(name_or_path: str | Path, world: World, seed: int = 0, **config: 
 def as_tensor(values: NDArray[Any] | Tensor) -> Tensor:
     """An observation as a tensor, without a copy where possible."""
     return values if isinstance(values, Tensor) else torch.as_tensor(values)
+
+
+def by_block(score: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """``score`` of lane-first ``inputs``, in blocks of a fixed number of lanes, padded with zeros.
+
+    Products round differently with the number of rows; with one shape for all calls, a lane has bitwise the same scores
+    alone and in any batch.
+    """
+    out = []
+    for start in range(0, len(inputs[0]), LANES_PER_BLOCK):
+        block = [values[start : start + LANES_PER_BLOCK] for values in inputs]
+        missing = LANES_PER_BLOCK - len(block[0])
+        if missing:
+            block = [torch.cat([values, values.new_zeros(missing, *values.shape[1:])]) for values in block]
+        out.append(score(*block))
+    return torch.cat(out)[: len(inputs[0])]
 
 
 def top_slate(slate_size: int, *keys: Tensor) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ class RandomAgent(Agent):
 
     id = "random"
     observes = ("candidate_items",)
+    stochastic = True
 
     def act(
         self, observations: Observations, context: ActContext, *, env: RecVectorEnv | None = None
@@ -30,3 +31,10 @@ class RandomAgent(Agent):
         steps = torch.as_tensor(context.step)[:, None]  # [B, 1]
         key = fold(torch.full_like(lanes, self.seed), int(Purpose.AGENT), lanes, steps, torch.arange(num_candidates))
         return top_slate(context.slate_size, uniform(key), key)  # the full key settles ties of the 23-bit uniforms
+
+    def propensities(
+        self, observations: Observations, context: ActContext, slates: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """See ``Agent.propensities``: position k shows any of the M - k candidates left alike."""
+        num_candidates = as_tensor(observations["candidate_items"]).shape[1]
+        return np.broadcast_to(1.0 / (num_candidates - np.arange(slates.shape[1])), slates.shape).copy()

@@ -15,18 +15,18 @@ from safetensors.torch import load_file, save_file
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger, configure
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from torch import Tensor, nn
 
+from recgym.adapters.sb3 import LogWriter, SB3VecEnv
 from recgym.agents.learning import NetworkAgent, calibrate, private_rng, seed_globals, segment_seed
 from recgym.agents.protocol import AgentConfig
 from recgym.agents.replay import Replay
 from recgym.threads import one_thread
 
 if TYPE_CHECKING:
-    from recgym.adapters.sb3 import SB3VecEnv
     from recgym.envs.vector import RecVectorEnv
 
 CHECKPOINT = "checkpoint.zip"
@@ -65,8 +65,6 @@ class SB3Agent(NetworkAgent):
 
     def wrap(self, env: RecVectorEnv) -> SB3VecEnv:
         """``env`` as SB3 takes it."""
-        from recgym.adapters.sb3 import SB3VecEnv
-
         return SB3VecEnv(env)
 
     def make(self, venv: SB3VecEnv) -> BaseAlgorithm:
@@ -108,9 +106,15 @@ class SB3Agent(NetworkAgent):
                 self.start(model.policy)
             self.prepare(model, venv)
             self.model = model
-            model.set_logger(configure(str(directory), ["tensorboard"]) if directory else Logger(None, []))
+            model.set_logger(Logger(None, [LogWriter(self.log)]))
+
+            def report(done: int) -> None:
+                self._take(model)
+                if progress:
+                    progress(done)
+
             segments = _Segments(
-                self.seed, config.num_steps * env.num_envs, config.checkpoint_rollouts, checkpoint, progress
+                self.seed, config.num_steps * env.num_envs, config.checkpoint_rollouts, checkpoint, report
             )
             interval = EPISODES_AVERAGED if isinstance(model, OffPolicyAlgorithm) else 1  # episodes, or rollouts
             try:
@@ -120,6 +124,9 @@ class SB3Agent(NetworkAgent):
                     )
             finally:
                 model.logger.close()
+        self._take(model)
+
+    def _take(self, model: BaseAlgorithm) -> None:
         self.network.load_state_dict(self.trained_part(model.policy).state_dict())
 
     def save(self, directory: str | Path) -> Path:
@@ -153,7 +160,7 @@ class _Segments(BaseCallback):
         rollout: int,
         rollouts: int,
         checkpoint: Path | None,
-        progress: Callable[[int], None] | None,
+        progress: Callable[[int], None],
     ) -> None:
         super().__init__()
         self.seed = seed
@@ -190,8 +197,7 @@ class _Segments(BaseCallback):
                 old.unlink()
 
     def _on_rollout_end(self) -> None:
-        if self.progress:
-            self.progress(self.num_timesteps)
+        self.progress(self.num_timesteps)
 
     def _on_step(self) -> bool:
         return True

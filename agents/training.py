@@ -7,11 +7,14 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recgym.agents.loggers import check_loggers, open_loggers
 from recgym.agents.protocol import Agent, agent_class, parse_config
+from recgym.agents.validation import StopTraining, Validation, Validator, scorer
+from recgym.devices import usable
 from recgym.errors import AgentError
 from recgym.paths import recgym_home
 from recgym.scenario import Scenario, load_scenario
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 RUN = "run.json"
 _PACKAGES = ("recgym", "torch", "stable-baselines3", "gymnasium", "numpy")
-_IDENTITY = ("agent", "config", "world", "scenario", "seed", "steps")
+_IDENTITY = ("agent", "config", "world", "scenario", "seed", "steps", "validation")
 
 
 def train_agent(
@@ -34,6 +37,9 @@ def train_agent(
     seed: int = 0,
     out: str | Path,
     config: Mapping[str, Any] | None = None,
+    validation: Validation | None = None,
+    loggers: Sequence[str] = ("tensorboard",),
+    device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
     resume: bool = False,
 ) -> Agent:
@@ -47,46 +53,41 @@ def train_agent(
         seed: of the agent, its luck and the users it meets.
         out: the run directory.
         config: the agent's settings, where they differ from its defaults.
+        validation: validates while training, ends it early where nothing improves any more, and keeps the best; None:
+            the agent is what it is after all steps.
+        loggers: where figures go, of ``recgym.agents.loggers.LOGGERS``.
+        device: torch device of the simulation and of what the agent computes while it learns.
         progress: called with the slates shown so far and the total.
         resume: goes on with the run in ``out``: from its last checkpoint, or not at all where it is complete.
 
     Raises:
         AgentError: an unknown setting; or ``out`` holds a run already and ``resume`` is off, or the run that it holds
-            differs from this one (the message says in what).
+            differs from this one (the message says in what); or an agent that does not learn in the environment is to
+            be validated.
+        RecGymError: the device cannot be used here, or a logger is unknown.
     """
     world, scenario, out = load_world(world), load_scenario(scenario), Path(out)
     cls = agent_class(agent)
     learner = cls(world, parse_config(cls, config or {}), seed)
-    total = _budget(learner, steps)
-    record = {
-        "agent": agent,
-        "config": learner.config.model_dump(mode="json"),
-        "world": {"name": world.name, "hash": world.hash},
-        # What is learned from the log is the same in every scenario.
-        "scenario": {"name": scenario.name, "hash": scenario.hash} if cls.learns == "environment" else None,
-        "seed": seed,
-        "steps": total,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-    }
-    before = _read_record(out)
+    record = run_record(learner, agent, scenario, steps, validation)
+    learner.device = usable(device)
+    check_loggers(loggers)
+    before = read_record(out)
     if before is not None:
-        _refuse_other(out, before, record, resume)
+        refuse_other(out, before, record, resume)
         if before.get("status") == "complete":
             return cls.load(out, world)
     out.mkdir(parents=True, exist_ok=True)
     seconds = float(before["train_seconds"]) if before else 0.0
-    _write_record(out, {**record, "status": "running", "train_seconds": seconds})
+    write_record(out, {**record, "status": "running", "train_seconds": seconds})
     started = time.monotonic()
+    result: dict[str, Any] = {}
     try:
         if learner.learns == "log":
             learner.fit(world)
         elif learner.learns == "environment":
-            env = training_env(learner, world, scenario)
-            try:
-                report = (lambda done: progress(done, total)) if progress else None
-                learner.train(env, total, directory=out, progress=report, resume=resume)
-            finally:
-                env.close()
+            with open_loggers(loggers, out, record) as learner.log:
+                result = _learn(learner, world, scenario, record["steps"], validation, out, progress, resume)
         learner.save(out)
         status = "complete"
     except BaseException:
@@ -94,8 +95,69 @@ def train_agent(
         raise
     finally:
         seconds += time.monotonic() - started
-        _write_record(out, {**record, "status": status, "train_seconds": round(seconds, 2)})
+        about = {"status": status, "device": str(learner.device), "train_seconds": round(seconds, 2)}
+        write_record(out, {**record, **about, "report": learner.report(), **result})
     return learner
+
+
+def _learn(
+    learner: Agent,
+    world: World,
+    scenario: Scenario,
+    total: int,
+    validation: Validation | None,
+    out: Path,
+    progress: Callable[[int, int], None] | None,
+    resume: bool,
+) -> dict[str, Any]:
+    """Trains in the environment; what to record of it: slates shown, and the best validation."""
+    shown, stopped = 0, False
+    validator = None
+    if validation is not None:
+        score = scorer(world, scenario, validation.users, str(learner.device))
+        validator = Validator(learner, validation, score, out, resume)
+
+    def report(done: int) -> None:
+        nonlocal shown
+        shown = done
+        if progress:
+            progress(done, total)
+        if validator:
+            validator(done)
+
+    env = training_env(learner, world, scenario)
+    try:
+        learner.train(env, total, directory=out, progress=report, resume=resume)
+    except StopTraining:
+        stopped = True
+    finally:
+        env.close()
+    used = shown or total
+    if validator is None:
+        return {"steps_used": used}
+    return {"steps_used": used, "stopped_early": stopped, "best_validation": validator.finish(used, stopped)}
+
+
+def run_record(
+    learner: Agent, agent: str, scenario: Scenario, steps: int | None, validation: Validation | None
+) -> dict[str, Any]:
+    """What a run of ``learner``, called ``agent`` by whoever asked for it, is: its identity and versions."""
+    in_environment = learner.learns == "environment"
+    if validation is not None and not in_environment:
+        raise AgentError(
+            f"agent {learner.id!r} learns from: {learner.learns}; only training in the environment is validated"
+        )
+    return {
+        "agent": agent,
+        "config": learner.config.model_dump(mode="json"),
+        "world": {"name": learner.world.name, "hash": learner.world.hash},
+        # What is learned from the log is the same in every scenario.
+        "scenario": {"name": scenario.name, "hash": scenario.hash} if in_environment else None,
+        "seed": learner.seed,
+        "steps": _budget(learner, steps),
+        "validation": validation.model_dump() if validation else None,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+    }
 
 
 def trained(
@@ -135,6 +197,7 @@ def training_env(agent: Agent, world: World, scenario: Scenario) -> RecVectorEnv
         action_mode=agent.action_mode,
         observation=agent.observes,
         autoreset_mode=AutoresetMode.SAME_STEP,
+        device=agent.device,
     )
 
 
@@ -154,7 +217,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _read_record(out: Path) -> dict[str, Any] | None:
+def read_record(out: Path) -> dict[str, Any] | None:
+    """The record of the run in ``out``; None where there is none."""
     try:
         return json.loads((out / RUN).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -163,13 +227,15 @@ def _read_record(out: Path) -> dict[str, Any] | None:
         raise AgentError(f"{out / RUN} cannot be read: {error}") from error
 
 
-def _write_record(out: Path, record: Mapping[str, Any]) -> None:
+def write_record(out: Path, record: Mapping[str, Any]) -> None:
+    """Writes the record of the run in ``out``, whole or not at all."""
     partial = out / f"partial-{RUN}"
     partial.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(out / RUN)
 
 
-def _refuse_other(out: Path, before: Mapping[str, Any], now: Mapping[str, Any], resume: bool) -> None:
+def refuse_other(out: Path, before: Mapping[str, Any], now: Mapping[str, Any], resume: bool) -> None:
+    """Raises AgentError unless the run ``before`` that ``out`` holds is to be resumed, and is the same as ``now``."""
     if not resume:
         raise AgentError(f"{out} already holds a run ({before.get('status')}): resume it, or choose another directory")
     for part in _IDENTITY:

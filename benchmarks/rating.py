@@ -16,91 +16,20 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-import recgym.data
+from recgym.benchmark.ratings import BASELINES, Errors, baseline, read_ratings, side_information, without
 from recgym.commands.progress import stage_progress
-from recgym.errors import DataError, RecGymError
-from recgym.evaluation import statistics
+from recgym.errors import RecGymError
 from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, RatingConfig
 from recgym.user_models.preference.metrics import rating_calibration
 from recgym.user_models.preference.rating import expected_rating
 from recgym.user_models.preference.rating_training import train_ensemble
 from recgym.user_models.preference.ratings import Ratings
-from recgym.user_models.preference.sides import Sides, indicator_columns
-from recgym.user_models.preference.text import encode_texts
-
-COLUMNS = ("user", "item", "rating", "time")
-BASELINES = {"svdpp": "SVDpp", "svd": "SVD"}  # key of the result, class of scikit-surprise
-
-
-def read_ratings(path: Path) -> pd.DataFrame:
-    """The ratings of a file in ``u.data`` format: whole-number user, item, rating (1 to 5) and time (seconds).
-
-    Raises:
-        DataError: naming the file, and the line and value where one is malformed.
-    """
-    if not path.is_file():
-        raise DataError(f"there is no file {str(path)!r}")
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            values = [int(value) for value in line.decode("ascii").rstrip("\r").split("\t")]
-        except ValueError:
-            raise DataError(f"{path}, line {number}: all fields must be whole numbers: {line!r}") from None
-        if len(values) != len(COLUMNS):
-            raise DataError(
-                f"{path}, line {number}: expected user, item, rating and time, tab-separated, got {len(values)} "
-                f"fields: {line!r}"
-            )
-        if not 1 <= values[2] <= 5:
-            raise DataError(f"{path}, line {number}: rating {values[2]} is not 1, 2, 3, 4 or 5")
-        rows.append(values)
-    if not rows:
-        raise DataError(f"{path} holds no rating")
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def without(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """The training ratings without repeats (the last in time counts) and without pairs that the test file asks for."""
-    kept = train.sort_values("time", kind="stable").drop_duplicates(["user", "item"], keep="last").sort_index()
-    asked = pd.MultiIndex.from_frame(test[["user", "item"]])
-    leak = pd.MultiIndex.from_frame(kept[["user", "item"]]).isin(asked)
-    if len(train) > len(kept):
-        print(f"left out of training: {len(train) - len(kept)} repeated ratings, the last of each pair counts")
-    if leak.any():
-        print(f"left out of training: {leak.sum()} ratings whose user and item are in the test file too")
-    if leak.all():
-        raise DataError("no training rating is left: all of their users and items are in the test file too")
-    return kept[~leak].reset_index(drop=True)
-
-
-def side_information(users: pd.Index, items: pd.Index, described: bool) -> Sides:
-    """Texts and attributes of the ids ``users`` and ``items``, from MovieLens-100K unless ``described`` is off.
-
-    Raises:
-        DataError: they cannot be fetched, or there is no text encoder.
-    """
-    if not described:
-        return Sides(torch.zeros(len(items), 1), torch.zeros(len(items), 1), torch.zeros(len(users), 1))
-    try:
-        log = recgym.data.load("ml-100k")  # only what it says of films and people is read, never its ratings
-        films, people = log.items.reindex(items), log.users.reindex(users)
-        text = encode_texts(films["text"].fillna("").tolist())
-    except RecGymError as error:
-        raise DataError(f"{error}. --no-text does without titles, genres and people") from error
-    return Sides(
-        text=text * torch.tensor(films["text"].notna().to_numpy(np.float32))[:, None],
-        items=indicator_columns(films, ["genres", "release_year"]),
-        users=indicator_columns(people, ["age", "gender", "occupation"]),
-    )
 
 
 def as_ratings(frame: pd.DataFrame, users: pd.Index, items: pd.Index) -> tuple[Ratings, np.ndarray]:
@@ -136,48 +65,6 @@ def preference(
         f"(RMSE {ensemble.validation_rmse:.4f} there, one model), then {len(ensemble.members)} models on all of it"
     )
     return ensemble.predict(sides, asked.user, asked.item, asked.time).double()[place]
-
-
-def baseline(name: str, train: pd.DataFrame, test: pd.DataFrame, seed: int) -> np.ndarray:
-    """Ratings predicted by SVD or SVD++ of scikit-surprise with its default settings.
-
-    Raises:
-        DataError: scikit-surprise is not installed.
-    """
-    try:
-        import surprise
-    except ImportError as error:
-        raise DataError("baselines need scikit-surprise: pip install recgym[bench], or --no-baselines") from error
-    reader = surprise.Reader(rating_scale=(1, 5))
-    data = surprise.Dataset.load_from_df(train[["user", "item", "rating"]], reader).build_full_trainset()
-    model = getattr(surprise, BASELINES[name])(random_state=seed)
-    model.fit(data)
-    pairs = zip(test["user"], test["item"], strict=True)
-    return np.array([model.predict(user, item).est for user, item in pairs])
-
-
-@dataclass(frozen=True, eq=False)
-class Errors:
-    """Errors of predictions, and intervals clustered by user."""
-
-    error: np.ndarray  # [Q]
-    users: np.ndarray  # [Q]
-
-    def summary(self) -> dict[str, float]:
-        """RMSE and MAE."""
-        return {
-            "rmse": round(float(np.sqrt(np.mean(self.error**2))), 4),
-            "mae": round(float(np.mean(np.abs(self.error))), 4),
-        }
-
-    def interval(self) -> tuple[float, float]:
-        """95% interval of the RMSE over resampled users; NaN where one user rated them all."""
-        square = statistics.mean(self.error**2, self.users, np.random.default_rng(0), draws=1000)
-        return float(np.sqrt(square.low)), float(np.sqrt(square.high))
-
-    def ratio(self, other: Errors) -> statistics.Estimate:
-        """Mean squared error over that of ``other``, paired by rating, resampled by user."""
-        return statistics.ratio(self.error**2, other.error**2, self.users, np.random.default_rng(0), draws=1000)
 
 
 def report(predicted: dict[str, np.ndarray], test: pd.DataFrame, train: pd.DataFrame) -> dict[str, dict[str, float]]:

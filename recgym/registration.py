@@ -306,6 +306,8 @@ WORLDS: Registry[Spec] = Registry(
     "recgym.worlds",
     [
         Spec("ecommerce", "recgym.worlds.recipes:ecommerce", "Purchases and quantities; ships with RecGym."),
+        Spec("ecommerce-a", "recgym.worlds.recipes:ecommerce_a", "The same of one half of the households."),
+        Spec("ecommerce-b", "recgym.worlds.recipes:ecommerce_b", "The same of the other half."),
         Spec("movies", "recgym.worlds.recipes:movies", "Watches and ratings; needs the data set ml-100k."),
     ],
     read=_read_target,
@@ -332,8 +334,41 @@ AGENTS: Registry[Spec] = Registry(
         Spec("random", "recgym.agents.random:RandomAgent", "A uniformly random slate of the candidates."),
         Spec("popularity", "recgym.agents.popularity:PopularityAgent", "The candidates bought most often overall."),
         Spec("frequency", "recgym.agents.frequency:FrequencyAgent", "The candidates this user bought most often."),
+        Spec("content", "recgym.agents.content:ContentAgent", "Items whose text is like that of what the user bought."),
+        Spec(
+            "user_knn", "recgym.agents.user_knn:UserKNNAgent", "What the users with the most similar purchases bought."
+        ),
         Spec("item_knn", "recgym.agents.item_knn:ItemKNNAgent", "Neighbours of what the user bought, by co-purchase."),
+        Spec("als", "recgym.agents.als:ALSAgent", "Factors of who bought what, by alternating least squares."),
+        Spec("bpr", "recgym.agents.bpr:BPRAgent", "Factors that rank what was bought above what was not."),
+        Spec("svdpp", "recgym.agents.svdpp:SVDppAgent", "Biases, factors and the items each user has to do with."),
+        Spec("lightgcn", "recgym.agents.lightgcn:LightGCNAgent", "Graph convolution over who bought what."),
+        Spec(
+            "scorer", "recgym.agents.scorer:ScorerAgent", "One hidden layer over user, item and context, squared loss."
+        ),
+        Spec("fm", "recgym.agents.fm:FMAgent", "A factorisation machine: all features interact in pairs."),
+        Spec("nfm", "recgym.agents.nfm:NFMAgent", "A network on top of the factorisation machine's interactions."),
+        Spec(
+            "ncf", "recgym.agents.ncf:NCFAgent", "Neural collaborative filtering: a product of factors and a network."
+        ),
+        Spec("multiway", "recgym.agents.multiway:MultiwayAgent", "Factors of user x item x context."),
+        Spec("sasrec", "recgym.agents.sasrec:SASRecAgent", "Self-attention over what the user consumed last."),
+        Spec("two_tower", "recgym.agents.two_tower:TwoTowerAgent", "The product of a user's and an item's tower."),
         Spec("greedy", "recgym.agents.greedy:GreedyAgent", "Privileged: the best immediate reward under the truth."),
+        Spec("lookahead", "recgym.agents.lookahead:LookAheadAgent", "Privileged: plans on branches with fresh luck."),
+        Spec(
+            "epsilon_greedy",
+            "recgym.agents.epsilon_greedy:EpsilonGreedyAgent",
+            "A linear bandit that explores slot by slot; learns online.",
+        ),
+        Spec("linucb", "recgym.agents.linucb:LinUCBAgent", "A linear bandit, optimistic; learns online."),
+        Spec(
+            "thompson",
+            "recgym.agents.thompson:ThompsonAgent",
+            "A logistic or linear bandit that samples its posterior; learns online.",
+        ),
+        Spec("bcq", "recgym.agents.bcq:BCQAgent", "Batch-constrained Q-learning from logged rollouts."),
+        Spec("cql", "recgym.agents.cql:CQLAgent", "Conservative Q-learning from logged rollouts."),
         Spec("ppo", "recgym.agents.ppo:PPOAgent", "A re-ranker with a shared candidate scorer, learned by PPO."),
         Spec("dqn", "recgym.agents.dqn:DQNAgent", "Item-wise values from a shared candidate scorer, learned by DQN."),
         Spec("qrdqn", "recgym.agents.qrdqn:QRDQNAgent", "Item-wise return distributions, learned by QR-DQN."),
@@ -356,6 +391,11 @@ USER_MODELS: Registry[Spec] = Registry(
             "preference_bfloat16",
             "recgym.user_models.preference.users:CompactPreferenceUsers",
             "The same, remembering in half the memory: a little faster, and answers differ a little.",
+        ),
+        Spec(
+            "ensemble",
+            "recgym.user_models.ensemble:EnsembleUsers",
+            "The mean of several networks of the world; evaluation can read how they disagree.",
         ),
         Spec(
             "boredom", "recgym.user_models.boredom:BoredUsers", "Hand-written: latent topics and boredom, no network."

@@ -152,6 +152,9 @@ class Observation(Section):
     """What an agent sees."""
 
     keys: tuple[ObservationKey, ...] = Field(("user", "candidates"), min_length=1, description="Observation keys.")
+    examined: bool = Field(
+        False, description="Whether agents that learn online are told what was looked at, as platforms may log it."
+    )
 
     @model_validator(mode="after")
     def _once_each(self) -> Self:

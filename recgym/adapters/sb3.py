@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
+from stable_baselines3.common.logger import KVWriter
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
@@ -16,6 +17,7 @@ from recgym.adapters.credit import split_reward
 from recgym.errors import ActionError, RecGymError
 
 if TYPE_CHECKING:
+    from recgym.agents.protocol import Log
     from recgym.envs.vector import RecVectorEnv
 
 
@@ -129,6 +131,22 @@ class SB3VecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
         """True for ``Monitor``, whose ``episode`` entry this adapter writes itself; False for any other wrapper."""
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
+
+
+class LogWriter(KVWriter):
+    """Hands the figures that Stable-Baselines3 logs on to an agent's ``log``."""
+
+    def __init__(self, log: Log) -> None:
+        """Writes to ``log``."""
+        self._log = log
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Writes the numbers among ``key_values``, but for those that SB3 keeps from TensorBoard."""
+        wanted = {key: value for key, value in key_values.items() if "tensorboard" not in (key_excluded[key] or ())}
+        self._log({k: float(v) for k, v in wanted.items() if isinstance(v, int | float | np.number)}, step)
+
+    def close(self) -> None:
+        """Leaves the log open: it belongs to whoever opened it."""
 
 
 def _lane(observations: Any, lane: int) -> Any:

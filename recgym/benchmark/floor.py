@@ -21,7 +21,7 @@ import recgym
 CHUNKS = (64, 128, 256, 512, 1024, 2048, 4096)
 TRIAL = 0.6  # seconds that each way of splitting the work is tried for
 GATES = 4  # sources fused: sequence, graph, attributes, time
-TIME, REPEAT = 9, 12  # features
+TIME, PAIR, PACE = 9, 6, 4  # features
 
 
 class Chunk:
@@ -51,7 +51,8 @@ class Chunk:
         self.ignored = 1.0 - self.consumed
         self.scale = torch.rand(2, n, 1, generator=generator)
         self.counts, self.gap = normal(n, 2), normal(n, d)
-        self.time, self.history = normal(n, TIME), normal(n * slots, REPEAT)
+        self.time, self.history = normal(n, TIME), normal(n * slots, PAIR)
+        self.pace = normal(n, PACE)
         self.static_gate, self.static_parts = normal(n, GATES * d), normal(n, 2, d)
         self.user, self.own = normal(n, sizes["user"]), normal(n, sizes["candidates"], 3)
         self.drawn = rows(sizes["items"], n * sizes["candidates"])
@@ -65,7 +66,7 @@ class Chunk:
         self.query = empty(n, hidden + d + repeat)
         self.items = empty(n * slots, hidden + d + repeat + 1)
         self.hidden = empty(n, slots, hidden)
-        self.inner = empty(n * slots, repeat)
+        self.inner, self.second = empty(n * slots, repeat), empty(n * slots, repeat)
         self.logit, self.term = empty(n, slots), empty(n, slots)
 
     def advance(self) -> Tensor:
@@ -122,9 +123,11 @@ class Chunk:
         torch.matmul(self.hidden, t["purchase"], out=self.logit)
         items[..., hidden : hidden + d].mul_(query[..., hidden : hidden + d])
         self.logit.add_(items[..., hidden : hidden + d].sum(-1)).add_(items[..., -1])
-        torch.mm(self.history, t["repeat"], out=self.inner)
+        self.query[:, hidden + d :].addmm_(self.pace, t["repeat_pace"])
+        torch.mm(self.history, t["repeat_pair"], out=self.inner)
         inner = self.inner.view(n, slots, -1).add_(items[..., hidden + d : -1]).add_(query[..., hidden + d :])
-        torch.matmul(F.silu(inner), t["repeat_out"], out=self.term)
+        torch.addmm(t["repeat_bias"], F.silu(inner).view(n * slots, -1), t["repeat_inner"], out=self.second)
+        torch.matmul(F.silu(self.second).view(n, slots, -1), t["repeat_out"], out=self.term)
         self.logit.add_(self.term).sigmoid_()
         torch.matmul(self.hidden, t["quantity"], out=self.term)
         self.term.sigmoid_()
@@ -246,7 +249,10 @@ def _tables(sizes: dict[str, int], seed: int) -> dict[str, Tensor]:
         "items": (items, hidden + d + repeat + 1),
         "purchase": (hidden,),
         "quantity": (hidden,),
-        "repeat": (REPEAT, repeat),
+        "repeat_pair": (PAIR, repeat),
+        "repeat_pace": (PACE, repeat),
+        "repeat_inner": (repeat, repeat),
+        "repeat_bias": (repeat,),
         "repeat_out": (repeat,),
         "features": (items, sizes["features"]),
     }

@@ -32,6 +32,9 @@ def evaluate(
     ] = None,
     train_steps: Annotated[int | None, typer.Option(min=1, help="Training budget of learners given by name.")] = None,
     device: Annotated[str, typer.Option(help="Torch device of the simulation.")] = "cpu",
+    user_model: Annotated[
+        str, typer.Option(help="Who answers: a name of `recgym list user-models`, or a target.")
+    ] = "preference",
 ) -> None:
     """Compare agents on the same simulated users: means with 95% intervals, paired differences and a report."""
     from rich.console import Console
@@ -40,7 +43,7 @@ def evaluate(
 
     names = _split(agents)
     scenarios = [name for given in scenario or [] for name in _split(given)]
-    out = out or default_directory(env, scenarios, names, users, seeds, train_steps)
+    out = out or default_directory(env, scenarios, names, users, seeds, train_steps, user_model)
     with resumable():
         run(
             env,
@@ -51,6 +54,7 @@ def evaluate(
             out=out,
             train_steps=train_steps,
             device=device,
+            user_model=user_model,
             command=command_line(),
         )
     finish(out, Console())

@@ -1,7 +1,9 @@
-"""``recgym train``: trains an agent in an environment, with a progress bar, checkpoints and resume."""
+"""``recgym train``: trains an agent, with a progress bar, checkpoints, early stopping, tuning and loggers."""
 
 from __future__ import annotations
 
+import functools
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -24,13 +26,30 @@ def train(
         list[str] | None, typer.Option(help="A setting of the agent, KEY=VALUE; may be given several times.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in the run directory.")] = False,
+    validate_every: Annotated[
+        int | None,
+        typer.Option(min=1, help="Slates between validations; keeps the best and ends early. Not at all if not given."),
+    ] = None,
+    patience: Annotated[int, typer.Option(min=1, help="Validations without a better one that end the training.")] = 5,
+    validation_users: Annotated[int, typer.Option(min=1, help="Users of a validation, the same in each.")] = 200,
+    tune: Annotated[
+        int | None, typer.Option(min=1, help="Try so many settings of the agent's search space; keep the best.")
+    ] = None,
+    log: Annotated[
+        list[str] | None, typer.Option(help="tensorboard, wandb, mlflow or none; several: repeat. [tensorboard]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Torch device of the simulation and the networks, such as cuda.")] = "cpu",
 ) -> None:
     """Train an agent and save it to a run directory, which `recgym evaluate --agents` takes."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from recgym.agents.loggers import check_loggers
     from recgym.agents.protocol import agent_class, parse_config
-    from recgym.agents.training import train_agent
+    from recgym.agents.training import RUN, train_agent
+    from recgym.agents.tuning import tune as tune_agent
+    from recgym.agents.validation import Validation
+    from recgym.devices import usable
     from recgym.registration import ENVS
     from recgym.scenario import load_scenario
 
@@ -41,6 +60,12 @@ def train(
         settings["num_envs"] = num_envs
     played = load_scenario(scenario or spec.scenario)
     parse_config(agent_class(agent), settings)  # refuses bad input before the bar is drawn
+    loggers = [name for name in log or ["tensorboard"] if name != "none"]
+    check_loggers(loggers)
+    usable(device)
+    validation = None
+    if validate_every is not None:
+        validation = Validation(every=validate_every, patience=patience, users=validation_users)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -50,8 +75,9 @@ def train(
     )
     console = Console()
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(f"training {agent} on {env}", total=None)
-        train_agent(
+        task = bar.add_task(f"{'training' if tune is None else 'tuning'} {agent} on {env}", total=None)
+        run = train_agent if tune is None else functools.partial(tune_agent, trials=tune)
+        run(
             agent,
             spec.own_world(),
             played,
@@ -59,9 +85,14 @@ def train(
             seed=seed,
             out=out,
             config=settings,
+            validation=validation,
+            loggers=loggers,
+            device=device,
             progress=lambda done, total: bar.update(task, completed=min(done, total), total=total),
             resume=resume,
         )
+    for name, value in json.loads((out / RUN).read_text(encoding="utf-8")).get("report", {}).items():
+        console.print(f"held out: {name} = {value}", soft_wrap=True)
     console.print(
         f"Saved to {out}. Evaluate it with: "
         f"recgym evaluate --env {env} --scenario {scenario or spec.scenario} --agents {out}",

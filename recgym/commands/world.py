@@ -44,6 +44,29 @@ def build(
 
 
 @app.command()
+def ensemble(
+    name: Name,
+    members: Annotated[int, typer.Option(min=2, help="Networks in all, that of the world included.")] = 3,
+    threads: Annotated[int, typer.Option(min=0, help="Torch threads; 0 leaves torch's default.")] = 0,
+) -> None:
+    """Train further networks for a built world, on the item table that it ships; `validate --write` measures them.
+
+    An interrupted training goes on from its last epoch.
+    """
+    import torch
+
+    from recgym.commands.progress import stage_progress
+    from recgym.worlds.ensemble import add_members
+    from recgym.worlds.world import load_world
+
+    if threads:
+        torch.set_num_threads(threads)
+    with stage_progress() as progress:
+        world = add_members(load_world(name), members, progress=progress)
+    typer.echo(f"world {world.name!r} in {world.path} has {1 + len(world.members)} networks")
+
+
+@app.command()
 def card(name: Name) -> None:
     """Print a world's fidelity card: what it was built from, what is fitted or assumed, held-out metrics."""
     from recgym.worlds.world import load_world

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
+from recgym.agents.online import CURVE
 from recgym.agents.protocol import MANIFEST, Agent, agent_class, make_agent
 from recgym.agents.training import RUN, trained
 from recgym.errors import AgentError, RecGymError
@@ -19,7 +20,6 @@ from recgym.registration import AGENTS
 from recgym.scenario import Scenario
 from recgym.worlds.world import World
 
-_CURVE = "rollout/ep_rew_mean"  # as Stable-Baselines3 logs it: the mean of the latest training episodes
 AgentLike: TypeAlias = str | Path | Agent
 
 
@@ -75,10 +75,10 @@ class Entrant:
         )
 
         events = EventAccumulator(str(self.source)).Reload()
-        if _CURVE not in events.Tags()["scalars"]:
+        if CURVE not in events.Tags()["scalars"]:
             return empty
         # What a resumed training repeated is there twice: the later one counts.
-        points = {event.step: event.value for event in events.Scalars(_CURVE)}
+        points = {event.step: event.value for event in events.Scalars(CURVE)}
         steps = sorted(points)
         rewards = [points[step] for step in steps]
         return pd.DataFrame({"scenario": scenario.name, "agent": self.label, "steps": steps, "reward": rewards})

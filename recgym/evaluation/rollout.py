@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 from gymnasium.vector import AutoresetMode
 
+from recgym.agents.online import Transitions
 from recgym.agents.protocol import ActContext, Agent
 from recgym.envs.vector import RecVectorEnv
-from recgym.errors import AgentError
+from recgym.errors import ActionError, AgentError
 from recgym.simulation.simulator import Simulator
+from recgym.simulation.state import State
 from recgym.worlds.world import World
 
 Ints = npt.NDArray[np.int64]
@@ -81,7 +84,7 @@ def play(
     """Plays one episode with every user.
 
     Args:
-        agent: chooses the slates.
+        agent: chooses the slates; one that ``adapts`` is updated after every step.
         simulator: of the world and the scenario.
         users: [B] user rows.
         lane_seeds: [B] the luck of each episode.
@@ -90,7 +93,8 @@ def play(
         finished: told after every step how many episodes have ended.
 
     Raises:
-        AgentError: the agent returned slates of the wrong shape or type.
+        AgentError: the agent returned slates of the wrong shape.
+        ActionError: the agent returned an invalid slate; names the agent, the lane and the reason.
     """
     env = RecVectorEnv(
         world=simulator.world,
@@ -104,7 +108,7 @@ def play(
         simulator=simulator,
     )
     try:
-        return _play(agent, env, users, lane_seeds, catalogue, num_traced, finished)
+        return _play(agent, env, simulator, users, lane_seeds, catalogue, num_traced, finished)
     finally:
         env.close()
 
@@ -112,6 +116,7 @@ def play(
 def _play(
     agent: Agent,
     env: RecVectorEnv,
+    simulator: Simulator,
     users: Ints,
     lane_seeds: Ints,
     catalogue: Catalogue,
@@ -127,16 +132,35 @@ def _play(
     first_day = np.asarray(info["day"], np.int64).copy()
     step = 0
     while ledger.alive.any():
-        context = ActContext(lane_seeds=lane_seeds, step=np.full(lanes, step), slate_size=env.slate_size)
+        context = ActContext(lane_seeds, np.full(lanes, step), env.slate_size, learning=agent.adapts)
         slates = agent.act(observations, context, env=env if agent.privileged else None)
-        if tuple(slates.shape) != (lanes, env.slate_size):
-            raise AgentError(f"{agent!r} returned slates of shape {tuple(slates.shape)}, not {(lanes, env.slate_size)}")
-        observations, rewards, terminated, truncated, info = env.step(slates)
-        ledger.record(users, first_day, rewards, terminated, truncated, info)
+        if np.shape(slates) != (lanes, env.slate_size):
+            raise AgentError(
+                f"agent {agent.id!r} returned slates of shape {np.shape(slates)}, not {(lanes, env.slate_size)}"
+            )
+        before, unsure = observations, _disagreement(simulator, env.state, slates)
+        try:
+            observations, rewards, terminated, truncated, info = env.step(slates)
+        except ActionError as error:
+            raise ActionError(f"agent {agent.id!r}, slate {step} of the episodes: {error}") from error
+        ledger.record(users, first_day, rewards, terminated, truncated, info, unsure)
+        if agent.adapts:
+            told = (rewards, terminated, truncated, info)
+            examined = env.scenario.observation.examined
+            agent.update(Transitions.of_step(before, slates, told, lanes=ledger.playing, examined=examined))
         trace.record(step, ledger.playing, info)
         step += 1
         finished(int(lanes - ledger.alive.sum()))
     return Played(ledger.episodes(users, lane_seeds), ledger.exposures(), trace.table(users))
+
+
+def _disagreement(simulator: Simulator, state: State, slates: Ints) -> Floats | None:
+    """How the members of an ensemble differ on the slates about to be shown, [B] a mean over slots; None without."""
+    positions = torch.as_tensor(slates, device=state.candidates.device)
+    positions = positions.clamp(0, state.candidates.shape[1] - 1)  # what lies outside is refused by the step itself
+    items = state.candidates.to(torch.int64).gather(1, positions)
+    spread = simulator.disagreement(state, items)
+    return None if spread is None else spread.mean(1).numpy(force=True).astype(np.float64)
 
 
 class _Ledger:
@@ -152,7 +176,14 @@ class _Ledger:
         self._taken = np.zeros(num_items, np.int64)
 
     def record(
-        self, users: Ints, first_day: Ints, rewards: Any, terminated: Any, truncated: Any, info: dict[str, Any]
+        self,
+        users: Ints,
+        first_day: Ints,
+        rewards: Any,
+        terminated: Any,
+        truncated: Any,
+        info: dict[str, Any],
+        unsure: Floats | None,
     ) -> None:
         """Adds one step of every lane that is still in its first episode."""
         now = self.playing = self.alive
@@ -171,6 +202,8 @@ class _Ledger:
         self._add("units", quantity.sum(1))
         if catalogue.prices is not None:
             self._add("revenue", (quantity * catalogue.prices[slate]).sum(1))
+        if unsure is not None:
+            self._add("disagreement", unsure)
         self._add("num_rated", (rated > 0).sum(1))
         self._add("rating_sum", rated.sum(1))
         self._add("popularity_shown", catalogue.popularity[slate].sum(1))
@@ -190,15 +223,18 @@ class _Ledger:
 
     def episodes(self, users: Ints, lane_seeds: Ints) -> pd.DataFrame:
         """One row a lane."""
-        whole = {name: sums.astype(np.int64) for name, sums in self._sums.items() if name not in ("reward", "revenue")}
+        real = ("reward", "revenue", "disagreement")
+        whole = {name: sums.astype(np.int64) for name, sums in self._sums.items() if name not in real}
+        nothing = np.full(len(users), np.nan)
         return pd.DataFrame(
             {
                 "user": users,
                 "lane_seed": lane_seeds,
                 "history_trips": self._catalogue.history_trips[users],
                 "reward": self._sums["reward"],
-                "revenue": self._sums.get("revenue", np.full(len(users), np.nan)),
+                "revenue": self._sums.get("revenue", nothing),
                 **whole,
+                "disagreement": self._sums.get("disagreement", nothing) / np.maximum(whole["num_steps"], 1),
                 "ended": np.where(self._terminated, "left", "truncated"),
             }
         )

@@ -20,13 +20,14 @@ from recgym.evaluation.progress import Progress, bars, silent
 from recgym.evaluation.rollout import Catalogue, Ints, Played, play
 from recgym.evaluation.store import ROWS, TRAINING, RunDirectory, versions, write_parquet
 from recgym.random import derive_seeds
-from recgym.registration import ENVS, WORLDS
+from recgym.registration import ENVS, USER_MODELS, WORLDS
 from recgym.scenario import Scenario, load_scenario
 from recgym.simulation.simulator import Simulator
 from recgym.threads import one_thread
 from recgym.worlds.world import World, load_world
 
 CHUNK = 512
+LEARNING_BLOCK = 256  # users that a copy of an agent that adapts learns from together, whatever the chunk
 TRACED_USERS = 3
 _SAMPLE = 0x5A3D1E  # the stream that orders users for sampling; far from the evaluation seeds people use
 _TABLES = ("items", "steps", "rows")  # rows last: a part is finished once they are in place
@@ -48,6 +49,7 @@ class Plan:
     chunk: int  # users simulated at once
     train_steps: int | None
     device: str
+    user_model: str
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved configuration, as JSON values."""
@@ -71,6 +73,7 @@ class Plan:
             "chunk": self.chunk,
             "train_steps": self.train_steps,
             "device": self.device,
+            "user_model": self.user_model,
         }
 
 
@@ -85,6 +88,7 @@ def evaluate(
     train_steps: int | None = None,
     chunk: int = CHUNK,
     device: str = "cpu",
+    user_model: str = "preference",
     progress: bool | Progress = True,
     command: str | None = None,
 ) -> pd.DataFrame:
@@ -105,6 +109,8 @@ def evaluate(
         train_steps: training budget of learners given by name; None: their default.
         chunk: users simulated at once; rows are ordered the same whatever it is.
         device: torch device of the simulation.
+        user_model: who answers: a name of ``recgym list user-models`` or a target. Learners given by name are trained
+            with the world's own users all the same.
         progress: whether to show bars, or a callback ``(task, done, total)``.
         command: what the user typed, for the provenance.
 
@@ -112,14 +118,15 @@ def evaluate(
         one row an episode, ordered by scenario, agent, seed and user as given: scenario, agent, privileged, world,
         seed, user (row), lane_seed, history_trips, reward, revenue (NaN without prices), num_steps, num_shown,
         num_examined, num_consumed, num_hits (slates with a consumed item), num_new (items the log never saw with this
-        user), units, num_rated, rating_sum, popularity_shown (sum), num_trips, num_days, ended (``left`` or
-        ``truncated``).
+        user), units, num_rated, rating_sum, popularity_shown (sum), num_trips, num_days, disagreement (of the members
+        of an ensemble on what was shown: standard deviation of q, averaged over slots and slates; NaN without one),
+        ended (``left`` or ``truncated``).
 
     Raises:
         UnknownNameError: an unknown agent, scenario or world; the message gives the nearest name.
         RecGymError: fewer than one user or seed, or ``out`` holds another evaluation.
     """
-    plan = make_plan(world, scenarios, agents, users, seeds, train_steps, chunk, device)
+    plan = make_plan(world, scenarios, agents, users, seeds, train_steps, chunk, device, user_model)
     store = None if out is None else RunDirectory(out)
     if store is not None:
         store.claim("configuration", plan.to_dict())
@@ -148,6 +155,7 @@ def make_plan(
     train_steps: int | None = None,
     chunk: int = CHUNK,
     device: str = "cpu",
+    user_model: str = "preference",
 ) -> Plan:
     """Resolves every name and checks every number; see ``evaluate``."""
     taking_part = tuple(entrants(agents))
@@ -166,6 +174,7 @@ def make_plan(
             raise RecGymError(f"{name} must be a whole number of at least 1, got {count!r}")
     numbers = _seeds(resolved[0].evaluation.seeds if seeds is None else seeds)
     usable(device)
+    USER_MODELS.load(user_model)  # an unknown name is told before anything is trained
     loaded = _world(env.own_world() if env else world)
     for scenario in resolved:
         scenario.check_world(loaded.name)
@@ -179,6 +188,7 @@ def make_plan(
         chunk=min(chunk, users, loaded.num_users),
         train_steps=train_steps,
         device=device,
+        user_model=user_model,
     )
 
 
@@ -222,9 +232,10 @@ def _run(plan: Plan, store: RunDirectory | None, report: Progress) -> dict[str, 
             "fingerprints", {f"{label} in {name}": fingerprint(agent) for (name, label), agent in ready.items()}
         )
     catalogue = Catalogue.of(plan.world)
+    users = USER_MODELS.load(plan.user_model)(plan.world, plan.device)
     pieces: dict[str, list[pd.DataFrame]] = {table: [] for table in _TABLES}
     for scenario in plan.scenarios:
-        simulator = Simulator(plan.world, scenario, plan.device)
+        simulator = Simulator(plan.world, scenario, plan.device, users)
         for entrant in plan.entrants:
             agent = ready[scenario.name, entrant.label]
             task = entrant.label if len(plan.scenarios) == 1 else f"{entrant.label} in {scenario.name}"
@@ -267,13 +278,14 @@ class _Bar:
 def _part(
     plan: Plan, simulator: Simulator, label: str, agent: Agent, seed: int, catalogue: Catalogue, bar: _Bar
 ) -> dict[str, pd.DataFrame]:
-    """All episodes of one agent in one scenario with one seed, in chunks of one size."""
+    """All episodes of one agent in one scenario with one seed, in chunks of one size; see ``Agent`` for who learns."""
     lane_seeds = derive_seeds(seed, torch.from_numpy(plan.users)).numpy()
     played: list[Played] = []
-    for start in range(0, len(plan.users), plan.chunk):
-        chunk = slice(start, start + plan.chunk)
+    size = LEARNING_BLOCK if agent.adapts else plan.chunk
+    for start in range(0, len(plan.users), size):
+        chunk = slice(start, start + size)
         piece = play(
-            agent,
+            agent.clone() if agent.adapts else agent,
             simulator,
             plan.users[chunk],
             lane_seeds[chunk],

@@ -238,6 +238,20 @@ class Simulator:
         return self.objective.expected(items, posterior.masked_fill(seen.bought, 0.0), appraisal)
 
     @torch.no_grad()
+    def disagreement(self, state: State, items: Tensor) -> Tensor | None:
+        """Privileged: how the members of an ensemble differ on ``items`` (int64 [B, C]), float32 [B, C].
+
+        The standard deviation of the chance q between them; None where the users are no ensemble.
+        """
+        ask = getattr(self.user_model, "disagreement", None)
+        if ask is None:
+            return None
+        items = items.contiguous()
+        own_counts, own_days = own_history(state.record, state.visit.day, items)
+        found: Tensor = ask(state.hidden, items, own_counts, own_days, state.visit)
+        return found
+
+    @torch.no_grad()
     def branch(self, state: State, copies: int, luck: Literal["same", "fresh"]) -> State:
         """``copies`` copies of every lane, lane by lane: [B] -> [B * copies].
 

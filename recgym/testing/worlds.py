@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from recgym.user_models.preference.config import ModelConfig, NetworkConfig
-from recgym.user_models.preference.network import PreferenceNetwork
+from recgym.user_models.preference.network import TREND_DAYS, PreferenceNetwork
 from recgym.worlds.bundle import write_bundle
 from recgym.worlds.spec import FORMAT_VERSION, Parameter, WorldSpec
 from recgym.worlds.world import World, load_world
@@ -58,6 +58,8 @@ def tiny_world(
             "discount": rng.uniform(0.0, 0.3, num_items).round(3),
             "popularity": popularity,
             "interval_days": rng.uniform(5.0, 60.0, num_items),
+            "repeat_share": rng.uniform(0.0, 0.9, num_items),
+            **{f"trend_{days}": rng.normal(0.0, 0.5, num_items) for days in TREND_DAYS},
         }
     )
     lengths = rng.integers(1, 30, num_users)
@@ -100,6 +102,13 @@ def tiny_world(
         vectors = torch.randn(num_items, dim)
         graph = torch.randn(num_users, dim) * 0.5
         text = torch.randn(num_items, 16) * 0.3
+    others = []
+    for member in (1, 2):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + member)
+            other = PreferenceNetwork(network, num_attributes)
+            torch.nn.init.constant_(other.item_bias.bias, -2.0)
+            others.append(other)
     repeat_counts = rng.integers(1, 12, total).astype(np.int16)
     repeat_days = (last_day - rng.integers(0, 120, total)).astype(np.int16)
     spec = WorldSpec(
@@ -141,6 +150,7 @@ def tiny_world(
             "repeat_last_days": torch.from_numpy(repeat_days),
         },
         {key: value.detach() for key, value in model.state_dict().items()},
+        members=[{key: value.detach() for key, value in other.state_dict().items()} for other in others],
         documents={"card.md": b"# tiny\n\nRandom weights; nothing was fitted.\n"},
     )
     return load_world(where)

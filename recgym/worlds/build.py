@@ -61,8 +61,7 @@ def build_world(
         prepared.items["text"].tolist(), recipe.encoder, progress=lambda done, of: report("encoding texts", done / of)
     )
     data = training_data(prepared, recipe, text)
-    digest = hashlib.sha256(f"{recipe.model_dump_json()}{log.hash}".encode()).hexdigest()[:12]
-    directory = recgym_home() / "builds" / f"{recipe.name}-{digest}"
+    directory = build_directory(recipe, log)
     trainer = Trainer(data, recipe.model, recipe.seed, directory, report)
     model = trainer.run()
     (directory / "history.json").write_text(json.dumps(trainer.history, indent=1), encoding="utf-8")
@@ -70,6 +69,12 @@ def build_world(
     target = out if out is not None else worlds_home() / recipe.name
     world = _export(target, recipe, log, prepared, text, data, trainer, model)
     return _measure(world, log, report)
+
+
+def build_directory(recipe: Recipe, log: Interactions) -> Path:
+    """Where the checkpoints of a build lie."""
+    digest = hashlib.sha256(f"{recipe.model_dump_json()}{log.hash}".encode()).hexdigest()[:12]
+    return recgym_home() / "builds" / f"{recipe.name}-{digest}"
 
 
 def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> TrainingData:
@@ -184,6 +189,7 @@ def rewrite(world: World) -> World:
         world.user_tensors,
         world.weights,
         card_files(world.spec),
+        world.members,
     )
     return load_world(world.path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recgym.worlds.spec import WorldSpec
-from recgym.worlds.world import file_digest
+from recgym.worlds.world import MEMBERS, file_digest
 
 
 @contextmanager
@@ -49,10 +49,12 @@ def write_bundle(
     user_tensors: dict[str, Tensor],
     weights: dict[str, Tensor],
     documents: Mapping[str, bytes],
+    members: Sequence[dict[str, Tensor]] = (),
 ) -> WorldSpec:
     """Writes a bundle to ``path``, replacing the one that is there; returns the spec with checksums.
 
-    Item tensors are stored in float16. ``documents`` are the card's files by name.
+    Item tensors are stored in float16. ``documents`` are the card's files by name, ``members`` the weights of an
+    ensemble's further networks.
     """
     with replaced_directory(path) as work:
         items.to_parquet(work / "items.parquet", index=False, compression="zstd")
@@ -60,6 +62,9 @@ def write_bundle(
         half = {k: v.to(torch.float16) if v.is_floating_point() else v for k, v in item_tensors.items()}
         for name, tensors in (("items", half), ("users", user_tensors), ("model", weights)):
             save_file({k: v.contiguous() for k, v in tensors.items()}, work / f"{name}.safetensors")
+        if members:
+            numbered = {f"{n}.{k}": v.contiguous() for n, weights in enumerate(members, 1) for k, v in weights.items()}
+            save_file(numbered, work / MEMBERS)
         for name, content in documents.items():
             (work / name).write_bytes(content)
         spec = spec.model_copy(update={"files": {file.name: file_digest(file) for file in sorted(work.iterdir())}})

@@ -19,6 +19,7 @@ from recgym.worlds.views import HeldOut
 
 NEGATIVES = 100  # per user and kind
 PROBED = 100  # items a user whose chances are checked: those of highest q, and as many sampled by popularity
+SAMPLES = 20  # times that items are sampled: a single sample holds too few purchases to tell its lower bins from chance
 PSEUDO_TRIPS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)  # of the personal-frequency predictor; chosen on validation
 HISTORY = {"0": (0, 0), "1-5": (1, 5), "6-20": (6, 20), ">20": (21, 10**9)}  # trips before the held-out one
 CHUNK = 256  # users whose catalogues are held at once beside the logits
@@ -101,10 +102,12 @@ def areas(logits: Tensor, held: HeldOut, num_items: int, seed: int) -> dict[str,
 
 @dataclass(frozen=True, eq=False)
 class Probes:
-    """Chances and outcomes of ``PROBED`` items of each user, by predictor."""
+    """Chances and outcomes of ``PROBED`` items of each user, by predictor; sampled ``samples`` times."""
 
     chances: dict[str, np.ndarray]  # [P, n] float64
     outcomes: np.ndarray  # [P, n] 0 or 1
+    items: np.ndarray  # [P, n] int64 item rows; a user's may repeat from sample to sample
+    samples: int
 
     def losses(self, name: str) -> np.ndarray:
         """Mean log loss of a pair, by user, [P]."""
@@ -119,19 +122,21 @@ class Probes:
         return means
 
 
-def probe(predictors: Predictors, seed: int) -> dict[str, Probes]:
-    """Each user's items of highest q, and items sampled by popularity (without repeats)."""
+def probe(predictors: Predictors, seed: int, samples: int = SAMPLES) -> dict[str, Probes]:
+    """Each user's items of highest q, and items sampled by popularity, ``samples`` times (each without repeats)."""
     rng = np.random.default_rng([seed, 19])
-    log_popularity = np.log(predictors.held.popularity.numpy() + 1e-9)
+    popularity = predictors.held.popularity.double() + 1e-9
     width = min(PROBED, predictors.logits.shape[1])
     chances: dict[str, dict[str, list[Tensor]]] = {"top": {}, "popular": {}}
     outcomes: dict[str, list[Tensor]] = {"top": [], "popular": []}
+    picked: dict[str, list[Tensor]] = {"top": [], "popular": []}
     for rows in predictors.blocks():
         logits, labels, predicted = predictors.logits[rows], predictors.labels(rows), predictors.chances(rows)
-        luck = rng.gumbel(size=logits.shape) + log_popularity
-        picked = {"top": logits, "popular": torch.from_numpy(luck)}
-        for name, scores in picked.items():
-            items = scores.topk(width, dim=1).indices
+        # The smallest of exponential times with rates as the popularity: a sample without repeats.
+        times = (torch.from_numpy(rng.standard_exponential(logits.shape)) / popularity for _ in range(samples))
+        popular = torch.cat([time.topk(width, dim=1, largest=False).indices for time in times], dim=1)
+        for name, items in (("top", logits.topk(width, dim=1).indices), ("popular", popular)):
+            picked[name].append(items)
             outcomes[name].append(labels.gather(1, items))
             for predictor, chance in predicted.items():
                 chances[name].setdefault(predictor, []).append(chance.gather(1, items))
@@ -139,6 +144,8 @@ def probe(predictors: Predictors, seed: int) -> dict[str, Probes]:
         name: Probes(
             {predictor: torch.cat(parts).double().numpy() for predictor, parts in chances[name].items()},
             torch.cat(outcomes[name]).double().numpy(),
+            torch.cat(picked[name]).numpy(),
+            samples if name == "popular" else 1,
         )
         for name in chances
     }
@@ -148,11 +155,18 @@ def summarise_probes(probes: Probes, users: np.ndarray, seed: int) -> dict[str, 
     """Reliability, log loss and Brier score of probed items, as JSON values."""
     predicted, outcomes = probes.chances["model"].ravel(), probes.outcomes.ravel()
     both = np.column_stack((1 - predicted, predicted))
-    out: dict[str, Any] = {"items_per_user": probes.outcomes.shape[1]}
+    pairs = np.arange(len(probes.items))[:, None] * (probes.items.max() + 1) + probes.items
+    same = np.unique(pairs, return_inverse=True)[1].ravel()
+    out: dict[str, Any] = {
+        "items_per_user": probes.outcomes.shape[1] // probes.samples,
+        "samples": probes.samples,
+        "pairs": int(same.max()) + 1,
+    }
     masses: tuple[Mass, ...] = ("pairs", "predicted")
     for mass in masses:
         table = reliability(predicted, outcomes, mass=mass)
-        floor = calibration_floor(both, (0, 1), np.random.default_rng([seed, 41]), mass=mass, draws=50)
+        rng = np.random.default_rng([seed, 41])
+        floor = calibration_floor(both, (0, 1), rng, mass=mass, draws=50, same=same)
         out[f"equal_{mass}"] = {
             "bins": table.rows(),  # [mean predicted, observed rate, pairs]
             "bins_within_0.8_and_1.25": table.num_close,

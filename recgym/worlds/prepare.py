@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,8 @@ import pandas as pd
 from recgym.data.interactions import FilterCount, Interactions
 from recgym.errors import DataError
 from recgym.user_models.preference.exposures import Exposures
-from recgym.user_models.preference.network import MAX_FEEDBACK
+from recgym.user_models.preference.network import MAX_FEEDBACK, TREND_DAYS
+from recgym.user_models.preference.trends import Trends
 from recgym.user_models.preference.trips import Trips
 from recgym.worlds.recipes import Recipe
 
@@ -24,17 +26,24 @@ class Prepared:
     trips: Trips
     items: (
         pd.DataFrame
-    )  # [N] item_id, title, text, category, subcategory, brand, price, discount, popularity, interval_days
+    )  # [N] item_id, title, text, category, subcategory, brand, price, discount, popularity, ..., see ``_item_table``
     users: pd.DataFrame  # [U] user_id as in the log, observable attributes
     filters: tuple[FilterCount, ...]
     first_day: str  # date of day 0
 
 
-def prepare(log: Interactions, recipe: Recipe) -> Prepared:
+def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = None) -> Prepared:
     """Filters a log as the recipe says and groups it into trips; counts everything that is left out.
 
+    Args:
+        log: the log.
+        recipe: what to keep of it.
+        next_days: by user id, the day (since the log's first) of a trip after the log's end. Every user's history then
+            ends in one more trip, empty, that is to be predicted; users without a day make theirs on their last day.
+
     Raises:
-        DataError: nothing is left, or a user attribute names a column that the log lacks.
+        DataError: nothing is left, a user attribute names a column that the log lacks, or a trip to be predicted lies
+            before its user's last trip.
     """
     filters = list(log.filters)
     frame = pd.DataFrame(
@@ -52,7 +61,7 @@ def prepare(log: Interactions, recipe: Recipe) -> Prepared:
     bought = log["purchase"] if "purchase" in log else np.ones(len(log), bool)
     frame = _keep(frame, bought, "nothing bought", filters)
     items = log.items
-    if "recommendable" in items:
+    if "recommendable" in items and not recipe.every_item:
         frame = _keep(frame, items["recommendable"].to_numpy(bool)[frame["item"]], "items not recommendable", filters)
     buyers = frame.groupby("item")["user"].nunique()
     common = frame["item"].isin(buyers.index[buyers >= recipe.min_item_users])
@@ -65,7 +74,12 @@ def prepare(log: Interactions, recipe: Recipe) -> Prepared:
             f"log {log.name!r}: no user with {recipe.min_user_trips} trips and no item with "
             f"{recipe.min_item_users} users is left"
         )
-    item_rows, user_rows = np.unique(frame["item"]), np.unique(frame["user"])
+    item_rows = np.unique(frame["item"])  # of both halves of the users: what agents learned of items holds in either
+    prices = frame[["item", "price", "discount"]]
+    if recipe.half is not None:
+        inside = in_half(log.users.index, recipe.half)[frame["user"]]
+        frame = _keep(frame, inside, "events of the other half of the users", filters)
+    user_rows = np.unique(frame["user"])
     frame["item"] = np.searchsorted(item_rows, frame["item"])
     frame["user"] = np.searchsorted(user_rows, frame["user"])
     trips, repeated = _as_trips(frame, recipe, len(user_rows), len(item_rows))
@@ -78,14 +92,23 @@ def prepare(log: Interactions, recipe: Recipe) -> Prepared:
         filters.append(
             FilterCount("repeated item in a trip", repeated, "merged: quantities add up, the last rating counts")
         )
+    users = log.users.iloc[user_rows]
+    if next_days is not None:
+        trips = trips.with_next(_next_days(trips, users.index, next_days))
     first = log["time"].min().astype("datetime64[D]")
     return Prepared(
         trips=trips,
-        items=_item_table(items.iloc[item_rows], frame, trips),
-        users=_user_table(log.users.iloc[user_rows], recipe),
+        items=_item_table(items.iloc[item_rows], prices.assign(item=np.searchsorted(item_rows, prices["item"])), trips),
+        users=_user_table(users, recipe),
         filters=tuple(filters),
         first_day=str(first),
     )
+
+
+def in_half(ids: pd.Index, half: str) -> np.ndarray:
+    """Whether each user belongs to half ``a`` or ``b``, bool [U]: by a hash of the id, whatever else the log holds."""
+    odd = np.array([hashlib.sha256(str(name).encode()).digest()[0] % 2 for name in ids], bool)
+    return odd == (half == "b")
 
 
 def _feedback(log: Interactions, recipe: Recipe) -> np.ndarray:
@@ -165,6 +188,20 @@ def _as_trips(frame: pd.DataFrame, recipe: Recipe, num_users: int, num_items: in
     return trips, len(frame) - len(grouped)
 
 
+def _next_days(trips: Trips, ids: pd.Index, next_days: pd.Series) -> np.ndarray:
+    last = trips.trip_day[trips.users[1:] - 1]
+    days = next_days.reindex(ids).to_numpy(np.float64)
+    days = np.where(np.isnan(days), last, days).astype(np.int64)
+    early = np.flatnonzero(days < last)
+    if len(early):
+        user = early[0]
+        raise DataError(
+            f"user {ids[user]}: the trip to predict is on day {days[user]} of the log, before the user's last trip on "
+            f"day {last[user]}; the log must hold nothing that comes after"
+        )
+    return days
+
+
 def training_part(trips: Trips) -> Trips:
     """All but each user's last two trips, which are held out for validation and test."""
     return trips.select(trips.before_last(2))
@@ -185,16 +222,35 @@ def repurchase_intervals(trips: Trips) -> np.ndarray:
     return medians
 
 
-def _item_table(described: pd.DataFrame, frame: pd.DataFrame, trips: Trips) -> pd.DataFrame:
-    """What is known of each item; popularity and intervals come from the training part alone."""
+def repeat_shares(trips: Trips) -> np.ndarray:
+    """Share of each item's purchases by users who had bought it before, [N]; 0 for items never bought."""
+    bought = np.bincount(trips.item, minlength=trips.num_items)
+    pairs = np.unique(trips.trip_user[trips.trip] * trips.num_items + trips.item)
+    buyers = np.bincount(pairs % trips.num_items, minlength=trips.num_items)
+    return (bought - buyers) / np.maximum(bought, 1)
+
+
+def trend_columns(trips: Trips, popularity: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns trend_1, trend_7, ... of an item table: see ``Trends.now``, where ``trips`` end."""
+    trends = Trends.of(trips, popularity).now().round(4)
+    return {f"trend_{days}": trends[:, column] for column, days in enumerate(TREND_DAYS)}
+
+
+def _item_table(described: pd.DataFrame, prices: pd.DataFrame, trips: Trips) -> pd.DataFrame:
+    """What is known of each item: text and attributes, price (in currency) and discount (a share), and its sales.
+
+    Popularity (purchases), intervals (days) and repeat shares come from the training part alone; trends are those
+    where the log ends.
+    """
     training = training_part(trips)
     count = len(described)
+    popularity = np.bincount(training.item, minlength=count)
 
     def column(name: str, default: str) -> pd.Series:
         values = described[name] if name in described else pd.Series([None] * count, index=described.index)
         return values.astype("object").where(values.notna(), default).astype(str)
 
-    median = frame.groupby("item")[["price", "discount"]].agg({"price": "median", "discount": "mean"})
+    median = prices.groupby("item")[["price", "discount"]].agg({"price": "median", "discount": "mean"})
     median = median.reindex(range(count))
     ids = described.index.astype(str)
     title = column("title", "")
@@ -208,8 +264,10 @@ def _item_table(described: pd.DataFrame, frame: pd.DataFrame, trips: Trips) -> p
             "brand": column("brand", "unknown").to_numpy(),
             "price": median["price"].fillna(0.0).round(2).to_numpy(),
             "discount": median["discount"].fillna(0.0).round(4).to_numpy(),
-            "popularity": np.bincount(training.item, minlength=count),
+            "popularity": popularity,
             "interval_days": repurchase_intervals(training).round(2),
+            "repeat_share": repeat_shares(training).round(4),
+            **trend_columns(trips, popularity),
         }
     )
 

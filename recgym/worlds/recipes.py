@@ -42,9 +42,11 @@ class Recipe(BaseModel):
     currency: str | None = None
     min_item_users: int = Field(20, ge=1, description="items bought by fewer users are left out")
     min_user_trips: int = Field(5, ge=4, description="users with fewer trips are left out; two are held out")
+    every_item: bool = Field(False, description="keep items marked as not recommendable (fuel, coupons) too")
     examination_decay: float = Field(
         0.9, gt=0, le=1, description="logs with exposures: position p (from 0) was examined with chance decay ** p"
     )
+    half: Literal["a", "b"] | None = Field(None, description="one half of the users, by a hash of their ids")
     attributes: dict[str, Binning] = {}
     encoder: str = DEFAULT_ENCODER
     seed: int = 0
@@ -81,6 +83,16 @@ def ecommerce(**changes: Any) -> Recipe:
         },
     )
     return recipe.model_copy(update=changes)
+
+
+def ecommerce_a(**changes: Any) -> Recipe:
+    """The grocery world of one half of the households; agents may train in it and be scored in the other."""
+    return ecommerce().model_copy(update={"name": "ecommerce-a", "half": "a", **changes})
+
+
+def ecommerce_b(**changes: Any) -> Recipe:
+    """The grocery world of the other half of the households."""
+    return ecommerce().model_copy(update={"name": "ecommerce-b", "half": "b", **changes})
 
 
 def movies(**changes: Any) -> Recipe:

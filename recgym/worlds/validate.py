@@ -16,9 +16,10 @@ from recgym.scenario import Scenario, load_scenario
 from recgym.user_models.preference.trips import Trips
 from recgym.user_models.preference.users import PreferenceUsers
 from recgym.worlds import pointwise
+from recgym.worlds.agreement import measure_members
 from recgym.worlds.graded import measure_graded
 from recgym.worlds.marginals import compare, quantities
-from recgym.worlds.prepare import prepare
+from recgym.worlds.prepare import prepare, trend_columns
 from recgym.worlds.recipes import Recipe
 from recgym.worlds.sequences import compare_sequences
 from recgym.worlds.unaided import popularity_trips, unaided_trips
@@ -93,6 +94,8 @@ def _pointwise(world: World, trips: Trips, recipe: Recipe, report: Progress) -> 
     out["history"].insert(0, _without_history(world, trips, recipe, held))
     graded = measure_graded(view.answers(), trips, targets, 4 if recipe.kind == "rating" else 2, recipe.seed)
     out["rating" if recipe.kind == "rating" else "quantity"] = graded
+    if world.members:
+        out["ensemble"] = measure_members(lambda member: CutView(member, trips, targets), cut, held, trips, targets)
     report(stage, 1.0)
     return out
 
@@ -108,7 +111,7 @@ def _without_history(world: World, trips: Trips, recipe: Recipe, held: HeldOut) 
         {"0, history hidden": np.ones(len(targets), bool)},
         pointwise.areas(logits, hidden, trips.num_items, recipe.seed),
         pointwise.catalogue_losses(predictors),
-        pointwise.probe(predictors, recipe.seed)["top"],
+        pointwise.probe(predictors, recipe.seed, samples=1)["top"],
         alone.trip_user,
     )[0]
 
@@ -153,7 +156,9 @@ def cut_world(world: World, trips: Trips, recipe: Recipe, held_out: int) -> Worl
     history = trips.select(trips.before_last(held_out))
     half_life = recipe.model.graph.half_life_days
     tensors, columns = user_side(history, network, world.item_tensors["graph"], half_life, recipe.seed)
-    return replace(world, user_tensors=tensors, users=world.users.assign(**dict(columns.items())))
+    trends = trend_columns(history, world.items["popularity"].to_numpy())
+    users, items = world.users.assign(**dict(columns.items())), world.items.assign(**trends)
+    return replace(world, user_tensors=tensors, users=users, items=items)
 
 
 def default_scenario(num_items: int) -> Scenario:

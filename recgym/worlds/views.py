@@ -12,14 +12,14 @@ from recgym.user_models.preference.attributes import attribute_columns
 from recgym.user_models.preference.losses import rating_cdf
 from recgym.user_models.preference.network import MAX_FEEDBACK
 from recgym.user_models.preference.scoring import (
-    OwnHistory,
     fuse,
     owned_before,
+    score_answers,
     score_catalogue,
-    score_pairs,
     trip_start_moments,
 )
-from recgym.user_models.preference.trips import Purchases, Trips
+from recgym.user_models.preference.trends import Trends
+from recgym.user_models.preference.trips import Trips
 from recgym.user_models.preference.users import PreferenceUsers
 from recgym.worlds.world import World
 
@@ -42,14 +42,14 @@ class HeldOut:
     def of(cls, trips: Trips, targets: np.ndarray) -> HeldOut:
         """Gathers what is known before the trips ``targets``."""
         baskets = [torch.from_numpy(trips.item[trips.events[t] : trips.events[t + 1]]) for t in targets]
-        past = owned_before(trips, Purchases.of(trips), targets)
-        own = torch.zeros(len(targets), trips.num_items)
-        own[past.moment, past.item] = past.own_counts
+        first = trips.events[trips.users[trips.trip_user[targets]]]
+        past = [trips.item[a:b] for a, b in zip(first, trips.events[targets], strict=True)]
+        own = np.stack([np.bincount(items, minlength=trips.num_items) for items in past])
         held = np.zeros(len(trips.trip_user), bool)
         held[targets] = True
         earlier = trips.item[~held[trips.trip]]
         popularity = torch.from_numpy(np.bincount(earlier, minlength=trips.num_items).astype(np.float32))
-        return cls(baskets, own, popularity, int((~held).sum()))
+        return cls(baskets, torch.from_numpy(own).float(), popularity, int((~held).sum()))
 
 
 class CutView:
@@ -68,7 +68,8 @@ class CutView:
     def logits(self) -> Tensor:
         """Calibrated logits of q, [P, N]."""
         users = self.users
-        own = owned_before(self.trips, Purchases.of(self.trips), self.targets)
+        past = self.trips.select(self.trips.before_last(1))
+        own = owned_before(self.trips, Trends.of(past, users.world.items["popularity"].to_numpy()), self.targets)
         vectors, statistics = users.item_vectors, users.item_statistics
         return score_catalogue(users.network, self.fused, vectors, statistics, self.moments, own).logits()
 
@@ -76,13 +77,11 @@ class CutView:
     def answers(self) -> Answers:
         """Quantities or ratings of all items in the trips, with the chances that the model gives to each grade."""
         trips, users = self.trips, self.users
-        moment = np.repeat(np.arange(len(self.targets)), trips.size[self.targets])
-        event = np.concatenate([np.arange(trips.events[t], trips.events[t + 1]) for t in self.targets])
-        zero = torch.zeros(len(event))
-        pairs = OwnHistory(torch.from_numpy(moment), torch.from_numpy(trips.item[event]), zero, zero)
-        output = score_pairs(users.network, self.fused, users.item_vectors, users.item_statistics, self.moments, pairs)
+        output, event = score_answers(
+            *(users.network, self.fused, users.item_vectors, users.item_statistics, self.moments, trips, self.targets)
+        )
         if "rating" in users.world.spec.responses:
-            cdf = rating_cdf(users.network, output.rating).double().numpy()
+            cdf = rating_cdf(users.network.rating_thresholds(), output.rating).double().numpy()
             edges = np.concatenate((np.zeros((len(event), 1)), cdf, np.ones((len(event), 1))), axis=1)
             chances = np.diff(edges, axis=1)
         else:

@@ -19,6 +19,8 @@ from recgym.errors import WorldError, unknown_name
 from recgym.paths import recgym_home
 from recgym.worlds.spec import FORMAT_VERSION, WorldSpec
 
+MEMBERS = "members.safetensors"  # of a bundle with an ensemble
+
 
 @dataclass(frozen=True)
 class Ragged:
@@ -58,6 +60,7 @@ class World:
     item_tensors: dict[str, Tensor]  # vectors [N, d] and text_pca [N, 16], float32 in memory, float16 on disk
     user_tensors: dict[str, Tensor]  # see ``tokens`` and ``repeats``
     weights: dict[str, Tensor]  # the preference network's parameters
+    members: tuple[dict[str, Tensor], ...] = ()  # those of an ensemble's further networks
 
     @property
     def name(self) -> str:
@@ -206,4 +209,14 @@ def load_world(name: str | Path | World) -> World:
         item_tensors=item_tensors,
         user_tensors=load_file(path / "users.safetensors"),
         weights=load_file(path / "model.safetensors"),
+        members=_members(load_file(path / MEMBERS)) if MEMBERS in spec.files else (),
     )
+
+
+def _members(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], ...]:
+    """The weights of each member from tensors named ``number.parameter``, numbered from 1."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        found.setdefault(int(number), {})[name] = value
+    return tuple(found[number] for number in sorted(found))

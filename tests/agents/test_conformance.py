@@ -14,22 +14,16 @@ from gymnasium.vector import AutoresetMode
 
 from recgym.agents import ActContext, Agent, AgentConfig, make_agent
 from recgym.agents.protocol import agent_class, parse_config
-from recgym.agents.training import training_env
 from recgym.envs.vector import RecVectorEnv
 from recgym.errors import AgentError, UnknownNameError
 from recgym.random import derive_seeds
 from recgym.registration import AGENTS
-from recgym.scenario import load_scenario
 from recgym.testing.worlds import tiny_world
 from recgym.worlds.world import World
 
 B, K = 12, 10
 NAMES = AGENTS.names()
-SMALL = {"num_envs": 4, "num_steps": 4, "batch_size": 8, "checkpoint_rollouts": 1, "calibration_steps": 2}
-
-
-def small(cls: type[Agent]) -> dict[str, Any]:
-    return {key: value for key, value in SMALL.items() if key in cls.Config.model_fields}
+SMALL = {"num_envs": 4, "num_steps": 4, "batch_size": 8, "checkpoint_rollouts": 1, "calibration_steps": 2, "updates": 3}
 
 
 def environment(world: World, agent: Agent, num_envs: int = B, **kwargs: Any) -> RecVectorEnv:
@@ -52,13 +46,19 @@ def play(agent: Agent, world: World, lanes: np.ndarray, num_steps: int = 4) -> n
     return np.stack(slates)
 
 
+def small(name: str, world: World, seed: int = 0) -> Agent:
+    """An untrained agent with whatever of ``SMALL`` it has a setting for."""
+    cls = agent_class(name)
+    return cls(world, parse_config(cls, {k: v for k, v in SMALL.items() if k in cls.Config.model_fields}), seed)
+
+
 def make(name: str, world: World, seed: int = 0) -> Agent:
     """A fitted agent; one that learns in the environment has had a minute portion of it."""
     agent = make_agent(name, world, seed)
     if agent.learns == "environment":
-        cls = agent_class(name)
-        agent = cls(world, parse_config(cls, small(cls)), seed)
-        agent.train(training_env(agent, world, load_scenario("default")), 32)
+        agent = small(name, world, seed)
+        same_step = {"action_mode": agent.action_mode, "autoreset_mode": AutoresetMode.SAME_STEP}
+        agent.train(environment(world, agent, 4, **same_step), 32)
     return agent
 
 
@@ -108,13 +108,10 @@ def test_takes_torch_observations(agent: Agent, world: World) -> None:
     np.testing.assert_array_equal(agent.act(tensors, context, env=handed), expected)
 
 
-def test_leaves_the_global_generators_alone(world: World) -> None:
-    cls = agent_class("ppo")
-    env = environment(world, make_agent("ppo", world), 4, autoreset_mode=AutoresetMode.SAME_STEP)
+@pytest.mark.parametrize("name", NAMES)
+def test_leaves_the_global_generators_alone(name: str, world: World) -> None:
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
-    cls(world, parse_config(cls, SMALL)).train(env, 16)
-    for name in set(NAMES) - {"ppo"}:
-        make_agent(name, world)
+    make(name, world)
     assert random.getstate() == before[0]
     assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[2])
@@ -210,11 +207,12 @@ def test_agents_come_from_files_and_modules_too(world: World, tmp_path: Path) ->
 
 def test_privileged_agents_need_the_environment_and_only_they(world: World) -> None:
     privileged = [name for name in NAMES if agent_class(name).privileged]
-    assert privileged == ["greedy"]
-    greedy = make_agent("greedy", world)
-    observations, _ = environment(world, greedy).reset(seed=0)
-    with pytest.raises(AgentError, match="privileged"):
-        greedy.act(observations, ActContext(seeds(), np.zeros(B, dtype=np.int64), K))
+    assert privileged == ["greedy", "lookahead"]
+    for name in privileged:
+        oracle = make_agent(name, world)
+        observations, _ = environment(world, oracle).reset(seed=0)
+        with pytest.raises(AgentError, match="privileged"):
+            oracle.act(observations, ActContext(seeds(), np.zeros(B, dtype=np.int64), K))
 
 
 def test_a_slate_larger_than_the_candidates_is_refused(world: World) -> None:

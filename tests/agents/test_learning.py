@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 from recgym.agents import ActContext, Agent, make_agent
+from recgym.agents.collaborative import CollaborativeAgent
+from recgym.agents.features.slates import OBSERVED
 from recgym.agents.ppo import PPOAgent, PPOConfig
+from recgym.agents.protocol import agent_class, parse_config
+from recgym.agents.scoring import ScoringAgent
+from recgym.registration import AGENTS
 from recgym.testing.identity import identity_env
 from recgym.testing.worlds import tiny_world
 from recgym.worlds.world import World
 
 LANES, K = 64, 10
+FROM_A_ROLLOUT = [name for name in AGENTS.names() if issubclass(agent_class(name), ScoringAgent | CollaborativeAgent)]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +57,49 @@ def test_ppo_reaches_ninety_percent_of_the_optimum_in_a_minute(big_world: World)
     assert mean_reward(agent, big_world) >= 0.9 * optimum
 
 
+# Settings and slates: enough, and not much more.
+LEARNERS: dict[str, tuple[dict[str, Any], int]] = {
+    "epsilon_greedy": ({}, 10_000),
+    "linucb": ({}, 10_000),
+    "thompson": ({}, 10_000),
+    "thompson linear": ({"likelihood": "linear"}, 10_000),
+    "thompson diagonal": ({"covariance": "diagonal"}, 10_000),
+    "bcq": ({"updates": 500}, 6_000),
+    "cql": ({"updates": 500}, 6_000),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("learner", list(LEARNERS))
+def test_learners_reach_ninety_percent_of_the_optimum_in_a_minute(big_world: World, learner: str, seed: int) -> None:
+    settings, steps = LEARNERS[learner]
+    cls = agent_class(learner.split()[0])
+    agent = cls(big_world, parse_config(cls, settings), seed)
+    optimum = mean_reward(make_agent("greedy", big_world), big_world)
+    assert mean_reward(agent, big_world) < 0.6 * optimum  # nothing was learned yet
+    start = time.process_time()
+    agent.train(identity_env(big_world, LANES, observation=agent.observes), steps)
+    assert time.process_time() - start < 60
+    assert mean_reward(agent, big_world) >= 0.9 * optimum
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_ppo_learns_from_every_seed(big_world: World, seed: int) -> None:
     optimum = mean_reward(make_agent("greedy", big_world), big_world)
     assert mean_reward(learned(big_world, seed), big_world) >= 0.9 * optimum
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FROM_A_ROLLOUT)
+def test_learners_from_a_logged_rollout_reach_ninety_percent_in_a_minute(name: str, big_world: World) -> None:
+    """Of the identity users' wants the world's own log says nothing: only the rollout does."""
+    optimum = mean_reward(make_agent("greedy", big_world), big_world)
+    cls = agent_class(name)
+    settings = {"batch_size": 64, "epochs": 10} if issubclass(cls, ScoringAgent) else {}
+    agent = cls(big_world, parse_config(cls, settings), seed=0)
+    start = time.process_time()
+    agent.train(identity_env(big_world, LANES, observation=OBSERVED), 8_000)
+    assert time.process_time() - start < 60
+    assert mean_reward(agent, big_world) >= 0.9 * optimum

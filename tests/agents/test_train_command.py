@@ -49,6 +49,49 @@ def test_bad_input_is_named(run, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     assert "Did you mean 'ppo'" in run("--agent", "pppo").output
     assert "Did you mean 'tiny-v0'" in run("--env", "tiny-v1").output
+    assert "Did you mean 'tensorboard'" in run("--log", "tensorbord").output
+    assert "device 'cuba' cannot be used" in run("--device", "cuba").output
+    assert not (tmp_path / "run").exists()
+
+
+def test_stops_early_and_tunes(run, world: World, tmp_path: Path) -> None:
+    validated = ["--validate-every", "16", "--patience", "1", "--validation-users", "4", "--log", "none"]
+    result = run(*validated)
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["validation"] == {"every": 16, "patience": 1, "users": 4} and record["device"] == "cpu"
+    assert record["best_validation"]["steps"] <= record["steps_used"] <= 32
+    assert not list((tmp_path / "run").glob("events*"))
+    pytest.importorskip("optuna")
+    refused = run("--tune", "2")
+    assert refused.exit_code == 2 and "already holds a run that was not tuned" in refused.output
+    result = run("--tune", "2", "--out", str(tmp_path / "tuned"), *validated)
+    assert result.exit_code == 0, result.output
+    trials = json.loads((tmp_path / "tuned" / "tuning" / "run.json").read_text())["results"]
+    assert [set(trial["settings"]) for trial in trials] == [{"gamma", "entropy_coef"}] * 2  # the rest was given
+    assert make_agent(tmp_path / "tuned", world).config.learning_rate == 1e-3
+    assert run("--tune", "2", "--out", str(tmp_path / "tuned"), "--resume", *validated).exit_code == 0
+
+
+def test_logged_rollouts_are_written_and_learned_from(
+    run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["data", "rollouts", "--env", "tiny-v0", "--steps", "40", "--num-envs", "4", "--out", str(tmp_path / "log")]
+    result = CliRunner().invoke(app, [*words, "--agent", "frequency", "--exploration", "0.25"])
+    assert result.exit_code == 0 and "slates of" in result.output, result.output
+    about = json.loads((tmp_path / "log" / "rollouts.json").read_text())
+    assert about["policy"] == {"agent": "frequency", "config": {}, "exploration": 0.25}
+    settings = [f"logs={tmp_path / 'log'}", "updates=3", "batch_size=4", "hidden=4"]
+    words = ["train", "--env", "tiny-v0", "--agent", "cql", "--out", str(tmp_path / "cql")]
+    result = CliRunner().invoke(app, [*words, *(word for setting in settings for word in ("--config", setting))])
+    assert result.exit_code == 0, result.output
+    assert make_agent(tmp_path / "cql", world).config.logs == str(tmp_path / "log")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    pytest.importorskip("minari")
+    words = ["data", "rollouts", "--env", "tiny-v0", "--steps", "8", "--num-envs", "4", "--out", str(tmp_path / "log")]
+    result = CliRunner().invoke(app, [*words, "--minari", "recgym/tiny-v0"])
+    assert result.exit_code == 0 and "Minari data set recgym/tiny-v0 in" in result.output, result.output
+    assert "already exists" in CliRunner().invoke(app, [*words, "--minari", "recgym/tiny-v0"]).output
 
 
 def test_settings() -> None:

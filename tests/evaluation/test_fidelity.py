@@ -129,6 +129,17 @@ def test_the_floor_counts_the_bins_that_chance_leaves_close() -> None:
     assert close[1] == pytest.approx(10 * np.exp(-1), abs=1)  # only exactly one event is close
 
 
+def test_an_event_looked_at_twice_has_one_outcome_and_tells_no_more() -> None:
+    p = np.random.default_rng(6).uniform(0.1, 0.5, 500)
+    both = np.column_stack((1 - p, p))
+    once = calibration_floor(both, (0, 1), np.random.default_rng(7)).error
+    number = np.tile(np.arange(500), 9)
+    again = calibration_floor(np.tile(both, (9, 1)), (0, 1), np.random.default_rng(7), same=number).error
+    apart = calibration_floor(np.tile(both, (9, 1)), (0, 1), np.random.default_rng(7)).error
+    assert again == pytest.approx(once, rel=0.1)
+    assert apart == pytest.approx(once / 3, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -13,7 +13,7 @@ import pytest
 
 import recgym
 from recgym.agents.protocol import ActContext, Agent, Observations, make_agent
-from recgym.errors import AgentError, RecGymError, UnknownNameError
+from recgym.errors import ActionError, AgentError, RecGymError, UnknownNameError
 from recgym.evaluation import runner
 from recgym.evaluation.runner import evaluate, sample_users
 from recgym.registration import ENVS, EnvSpec
@@ -174,11 +174,41 @@ def test_an_agent_sees_its_own_keys_only(world: World) -> None:
     assert len(run(world, agents=Spy(world), users=4, seeds=1)) == 4
 
 
+class Mistaken(Spy):
+    """Shows proper slates, but for ``wrong`` in slot 3 of lane 2 of the second step."""
+
+    wrong: Any = 100
+
+    def act(self, observations: Observations, context: ActContext, *, env: Any = None) -> np.ndarray:
+        slates = super().act(observations, context, env=env)
+        slates = slates.astype(type(self.wrong))
+        if context.step[0] == 1:
+            slates[2, 3] = self.wrong
+        return slates
+
+
 def test_wrong_slates_are_refused(world: World) -> None:
-    with pytest.raises(AgentError, match=r"slates of shape \(4, 1\), not \(4, 10\)"):
+    with pytest.raises(AgentError, match=r"agent 'spy' returned slates of shape \(4, 1\), not \(4, 10\)"):
         run(world, agents=Careless(world), users=4, seeds=1)
-    with pytest.raises(RecGymError, match="lane 0"):
+    with pytest.raises(ActionError, match=r"lane 0: candidate 0 at position 1 is already on the slate"):
         run(world, agents=Repeating(world), users=4, seeds=1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (100, "slate 1 of the episodes: lane 2: candidate 100 at position 3 must lie in 0..99"),
+        (-1, "slate 1 of the episodes: lane 2: candidate -1 at position 3 must lie in 0..99"),
+        (0, "slate 1 of the episodes: lane 2: candidate 0 at position 3 is already on the slate"),
+        (0.5, "slate 0 of the episodes: an action of this mode holds whole numbers"),
+    ],
+)
+def test_an_invalid_slate_is_refused_with_agent_lane_and_reason(world: World, wrong: Any, reason: str) -> None:
+    agent = Mistaken(world)
+    agent.wrong = wrong
+    scenario = load_scenario("default", {"behaviour.patience": 0.0})
+    with pytest.raises(ActionError, match=f"agent 'spy', {reason}"):
+        run(world, agents=agent, scenarios=scenario, users=4, seeds=1)
 
 
 @pytest.mark.parametrize(

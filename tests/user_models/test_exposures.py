@@ -17,6 +17,7 @@ from recgym.user_models.preference.samples import PairSampler
 from recgym.user_models.preference.trips import Trips, draw_tokens
 from recgym.worlds.prepare import prepare
 from recgym.worlds.recipes import Recipe
+from tests.user_models.test_trends import trends_of
 
 RECIPE = Recipe(name="shop", title="Shop", dataset="shop", kind="purchase", min_item_users=1, min_user_trips=4)
 
@@ -73,8 +74,9 @@ def test_shown_pairs_are_not_drawn() -> None:
     rng = np.random.default_rng(0)
     tokens = draw_tokens(trips, rng, 10, 0.0)
     token = np.arange(len(tokens.trip))
-    drawn = PairSampler(trips, 4, 4).draw(tokens, token, np.random.default_rng(1))
-    plain = PairSampler(dataclasses.replace(trips, exposures=None), 4, 4).draw(tokens, token, np.random.default_rng(1))
+    drawn = PairSampler(trips, trends_of(trips), 4, 4).draw(tokens, token, np.random.default_rng(1))
+    plain = PairSampler(dataclasses.replace(trips, exposures=None), trends_of(trips), 4, 4)
+    plain = plain.draw(tokens, token, np.random.default_rng(1))
     rest = plain.item == 0  # every trip shows 1, 2 and 3
     assert 0 < int(rest.sum()) < len(rest)
     for name in ("moment", "item", "label", "weight"):

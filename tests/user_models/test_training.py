@@ -27,7 +27,7 @@ def small_data(trips: Trips | None = None) -> TrainingData:
         text=torch.randn(trips.num_items, 8, generator=generator),
         item_attributes=torch.randn(trips.num_items, 3, generator=generator),
         user_attributes=torch.ones(trips.num_users, 1),
-        item_statistics=torch.tensor([[10.0, 1.0]]).expand(trips.num_items, -1),
+        item_statistics=torch.tensor([[10.0, 1.0, 0.4]]).expand(trips.num_items, -1),
         ratings=False,
     )
 

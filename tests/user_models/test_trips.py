@@ -90,3 +90,18 @@ def test_select_keeps_whole_trips(trips):
         mine = slice(part.events[part.users[user]], part.events[part.users[user + 1]])
         whole = trips.events[trips.users[user]]
         assert np.array_equal(part.item[mine], trips.item[whole : whole + mine.stop - mine.start])
+
+
+def test_the_next_trip_is_empty_and_leaves_the_rest_as_it_was(trips):
+    last = trips.trip_day[trips.users[1:] - 1]
+    longer = trips.with_next(last + 3)
+    added = longer.trip_user_remaining == 0
+    assert (longer.size[added] == 0).all()
+    assert np.array_equal(longer.trip_user[added], np.arange(trips.num_users))
+    assert np.array_equal(longer.trip_day[added], last + 3)
+    assert (longer.gap[added] == 3).all()
+    before = longer.select(~added)
+    for name in ("item", "feedback", "trip", "trip_user", "trip_day"):
+        assert np.array_equal(getattr(before, name), getattr(trips, name)), name
+    # What is known when the next trip starts is what was known at the end of the history.
+    np.testing.assert_allclose(longer.pace[added], trips.final_pace, rtol=1e-6)

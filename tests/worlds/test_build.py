@@ -8,10 +8,13 @@ import pytest
 
 import recgym
 from recgym.data import Interactions
-from recgym.errors import ScenarioError, WorldError
+from recgym.errors import DataError, ScenarioError, WorldError
 from recgym.user_models.preference.config import ModelConfig, NetworkConfig, TrainingConfig
+from recgym.user_models.preference.network import TREND_DAYS
+from recgym.user_models.preference.trends import Trends
+from recgym.user_models.preference.trips import Trips
 from recgym.worlds.build import build_world
-from recgym.worlds.prepare import prepare, repurchase_intervals
+from recgym.worlds.prepare import prepare, repeat_shares, repurchase_intervals
 from recgym.worlds.recipes import Binning, Recipe, movies
 from recgym.worlds.validate import default_scenario, validate
 
@@ -137,3 +140,48 @@ def test_intervals_are_medians_of_gaps_shrunk_to_the_overall_median():
     for item, days in ((0, 4.0), (1, 10.0)):
         weight = gaps[item] / (gaps[item] + 5)
         assert intervals[item] == pytest.approx(weight * days + (1 - weight) * overall)
+
+
+def test_repeat_shares_by_hand():
+    """Item 0: users 0 and 1 bought it three times and once; item 1: twice, by two users; item 2: never."""
+    item, trip = np.array([0, 0, 1, 0, 0, 1]), np.array([0, 1, 1, 2, 3, 3])
+    trips = Trips(item, np.ones(6, np.int64), trip, np.array([0, 0, 0, 1]), np.arange(4), 2, 3)
+    assert repeat_shares(trips).tolist() == [0.5, 0.0, 0.0]
+
+
+def test_the_item_table_holds_the_trends_where_the_log_ends():
+    prepared = prepare(shop(), RECIPE)
+    expected = Trends.of(prepared.trips, prepared.items["popularity"].to_numpy()).now()
+    found = prepared.items[[f"trend_{days}" for days in TREND_DAYS]].to_numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_trip_to_predict_ends_every_history_and_changes_nothing_before_it():
+    log = shop()
+    plain = prepare(log, RECIPE)
+    last = plain.trips.trip_day[plain.trips.users[1:] - 1]
+    days = pd.Series(last[1:] + 2, index=plain.users["user_id"][1:])  # the first user is not told
+    longer = prepare(log, RECIPE, days)
+    added = longer.trips.trip_user_remaining == 0
+    assert longer.trips.trip_day[added].tolist() == [last[0], *(last[1:] + 2)]
+    assert np.array_equal(longer.trips.item, plain.trips.item)
+    # Popularity now counts all but the trip to predict and one more, which is for validation.
+    kept = longer.trips.select(longer.trips.before_last(2))
+    assert np.array_equal(longer.items["popularity"], np.bincount(kept.item, minlength=40))
+    early = pd.Series([last[3] - 1], index=[plain.users["user_id"][3]])
+    with pytest.raises(DataError, match=r"day \d+ of the log, before the user's last trip on day \d+"):
+        prepare(log, RECIPE, early)
+
+
+def test_a_recipe_may_keep_items_that_are_not_recommendable():
+    log = shop()
+    marked = Interactions.from_frame(
+        pd.DataFrame({name: log[name] for name in ("time", "basket", "quantity")}).assign(
+            user=log.users.index[log.user_rows], item=log.items.index[log.item_rows]
+        ),
+        items=log.items.assign(recommendable=log.items.index != "i3"),
+        users=log.users,
+        name="marked",
+    )
+    assert "i3" not in set(prepare(marked, RECIPE).items["item_id"])
+    assert "i3" in set(prepare(marked, RECIPE.model_copy(update={"every_item": True})).items["item_id"])

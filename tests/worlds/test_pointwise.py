@@ -62,16 +62,20 @@ def test_probes_are_the_items_of_highest_q_and_their_outcomes() -> None:
     assert top.chances["model"][0] == pytest.approx(torch.sigmoid(wide[0, :100]).numpy(), rel=1e-5)
     assert top.briers("model")[0] == pytest.approx(((top.chances["model"] - top.outcomes)[0] ** 2).mean())
     popular = found["popular"].chances["base_rate"]
-    assert popular.shape == (3, 100)
+    assert popular.shape == (3, 100 * pointwise.SAMPLES)
     assert popular.mean() > everything.rates.mean()
-    assert all(len(np.unique(row)) == 100 for row in popular)  # no item twice
+    items = found["popular"].items.reshape(3, pointwise.SAMPLES, 100)
+    assert all(len(np.unique(sample)) == 100 for user in items for sample in user)  # no item twice in a sample
 
 
 def test_summary_of_probes_of_a_calibrated_model() -> None:
     rng = np.random.default_rng(0)
     chances = rng.uniform(0.05, 0.6, (400, 50))
     probes = pointwise.Probes(
-        {"model": chances, "base_rate": np.full((400, 50), 0.325)}, rng.random((400, 50)) < chances
+        {"model": chances, "base_rate": np.full((400, 50), 0.325)},
+        rng.random((400, 50)) < chances,
+        np.tile(np.arange(50), (400, 1)),
+        1,
     )
     found = pointwise.summarise_probes(probes, np.arange(400), seed=0)
     for mass in ("equal_pairs", "equal_predicted"):

@@ -7,6 +7,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from recgym.user_models.preference.network import TREND_DAYS
+
 
 def attribute_columns(users: pd.DataFrame, attributes: dict[str, tuple[str, ...]]) -> Tensor:
     """Observable attributes as one-hot columns with a missing flag each, float32 [U, sum(levels + 1)]."""
@@ -19,9 +21,14 @@ def attribute_columns(users: pd.DataFrame, attributes: dict[str, tuple[str, ...]
 
 
 def item_statistics(items: pd.DataFrame) -> Tensor:
-    """What the repeat term knows of each item, float32 [N, 2]: repurchase interval (days), log(1 + popularity)."""
-    columns = np.stack((items["interval_days"], np.log1p(items["popularity"])), axis=1)
+    """What the repeat term knows of each item at any time, float32 [N, 3]; see ``item_features``."""
+    columns = np.stack((items["interval_days"], np.log1p(items["popularity"]), items["repeat_share"]), axis=1)
     return torch.from_numpy(columns.astype(np.float32))
+
+
+def item_trends(items: pd.DataFrame) -> Tensor:
+    """The trend of each item when the log ended, float32 [N, windows]."""
+    return torch.tensor(items[[f"trend_{days}" for days in TREND_DAYS]].to_numpy(np.float32))
 
 
 def item_attributes(items: pd.DataFrame) -> Tensor:

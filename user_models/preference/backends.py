@@ -25,7 +25,8 @@ from recgym.user_models.preference.network import (
     MAX_FEEDBACK,
     SIZE_BINS,
     PreferenceNetwork,
-    repeat_features,
+    pace_features,
+    pair_features,
     time_features,
 )
 from recgym.user_models.preference.numerics import dot, linear, silu
@@ -87,11 +88,13 @@ class TorchBackend:
         wide = silu(query[..., :hidden] + table[..., :hidden])
         logit = dot(wide, net.head_purchase) + dot(query[..., hidden : hidden + dim], table[..., hidden : hidden + dim])
         logit = logit + table[..., -1]
-        gap = visit.gap_days.float()[:, None]
-        features = repeat_features(own_counts, own_days, self._tables.statistics[items], pace[:, None], gap)
-        flat = linear(features.flatten(0, 1), net.repeat_features.weight, net.repeat_features.bias)
-        inner = flat.view(*features.shape[:2], -1) + query[..., hidden + dim :] + table[..., hidden + dim : -1]
-        logit = logit + torch.where(own_counts > 0, dot(silu(inner), net.repeat_out), 0.0)
+        gap = visit.gap_days.float()
+        features = pair_features(own_counts, own_days, self._tables.interval[items], pace[:, None])
+        first = linear(features.flatten(0, 1), net.repeat_pair.weight, net.repeat_pair.bias).view(*items.shape, -1)
+        asked = linear(pace_features(pace, gap), net.repeat_pace.weight)[:, None] + query[..., hidden + dim :]
+        first = silu(first + asked + table[..., hidden + dim : -1])
+        second = linear(first.flatten(0, 1), net.repeat_inner.weight, net.repeat_inner.bias).view_as(first)
+        logit = logit + torch.where(own_counts > 0, dot(silu(second), net.repeat_out), 0.0)
         stop = sigmoid(dot(wide, net.head_quantity) + net.quantity_bias) if self._tables.quantities else None
         cdf = sigmoid(self._cuts - dot(wide, net.head_rating)[..., None]) if self._tables.ratings else None
         return Appraisal(logit, stop, cdf)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from recgym.user_models.preference.network import PreferenceNetwork
-from recgym.user_models.preference.scoring import Components
+from recgym.user_models.preference.losses import geometric_loss, ordinal_loss, rating_cdf
+from recgym.user_models.preference.network import PreferenceNetwork, thresholds
+from recgym.user_models.preference.scoring import Components, PairOutput
 from recgym.user_models.preference.trips import Trips
 
-NEWTON_STEPS = 50
+NEWTON_STEPS, FITTING_STEPS = 50, 30
+PSEUDO = 0.5  # trips added to each bin: no bin becomes impossible
 PRIOR = 10.0  # precision of the prior that a part deserves weight 1: decides where the trips cannot tell parts apart
 
 
@@ -58,6 +62,63 @@ def calibrate(network: PreferenceNetwork, parts: Components, trips: Trips, targe
     network.item_bias.weight.mul_(bias)
     network.item_bias.bias.mul_(bias).add_(intercept)
     return weights.tolist()
+
+
+@torch.no_grad()
+def calibrate_bins(head: nn.Sequential, fused: Tensor, bins: Tensor) -> None:
+    """Shifts the biases of a head until, summed over moments, it expects what was seen in every bin.
+
+    A trip is trained on only if two more followed before the log ended, and long gaps leave no room for those: what a
+    head learns is short of what comes next, above all for users who come seldom. The likelihood of ``bins``, concave
+    in the biases, is climbed by iterative proportional fitting.
+
+    Args:
+        head: whose last layer gives the logits of bins.
+        fused: x of P held-out moments, [P, d].
+        bins: the bin that was seen after each, int64 [P].
+    """
+    last = cast(nn.Linear, head[-1])
+    seen = torch.bincount(bins, minlength=last.out_features) + PSEUDO
+    scale = seen.sum() / len(bins)
+    for _ in range(FITTING_STEPS):
+        last.bias.add_((seen / (scale * head(fused).softmax(1).sum(0)).clamp(min=1e-6)).log())
+
+
+def calibrate_answers(network: PreferenceNetwork, output: PairOutput, answers: Tensor, ratings: bool) -> None:
+    """Fits the scale and the level of what is answered, quantities or ratings, to held-out answers [Q].
+
+    Quantities get a slope and an intercept on the logit of the geometric parameter, ratings a slope on the location
+    and new cut points; the log likelihood is climbed by L-BFGS and the result folded into the network. ``PRIOR`` keeps
+    the slope near 1 where answers are few.
+    """
+    if len(answers) == 0:
+        return
+    slope = torch.ones((), requires_grad=True)
+    shift = torch.zeros((), requires_grad=True)
+    cuts = network.rating_cuts.detach().clone().requires_grad_()
+    fitted = [slope, cuts] if ratings else [slope, shift]
+    optimizer = torch.optim.LBFGS(fitted, max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        if ratings:
+            value = ordinal_loss(rating_cdf(thresholds(cuts), slope * output.rating), answers)
+        else:
+            value = geometric_loss(slope * output.stop + shift, answers)
+        value = value + PRIOR / (2 * len(answers)) * (slope - 1) ** 2
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    if not all(bool(torch.isfinite(part).all()) for part in fitted):
+        return
+    with torch.no_grad():
+        if ratings:
+            network.head_rating.mul_(slope)
+            network.rating_cuts.copy_(cuts)
+        else:
+            network.head_quantity.mul_(slope)
+            network.quantity_bias.mul_(slope).add_(shift)
 
 
 def _derivatives(

@@ -19,7 +19,7 @@ class NetworkConfig(BaseModel):
     window: int = Field(50, ge=2, description="tokens each attention layer looks back on, itself included")
     group: int = Field(10, ge=1, description="largest number of items in one event-group token")
     hidden: int = Field(64, ge=8, description="width of the one-hidden-layer head")
-    repeat_hidden: int = Field(16, ge=4)
+    repeat_hidden: int = Field(32, ge=4, description="width of the two hidden layers of the repeat term")
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
@@ -40,8 +40,8 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pretrain_epochs: int = Field(12, ge=0)
-    finetune_epochs: int = Field(7, ge=1)
+    pretrain_epochs: int = Field(8, ge=0)
+    finetune_epochs: int = Field(4, ge=1)
     patience: int = Field(2, ge=1, description="epochs without improvement on validation before stopping")
     batch_segments: int = Field(16, ge=1)
     segment: int = Field(160, ge=8, description="tokens of a training segment that are scored")
@@ -52,8 +52,9 @@ class TrainingConfig(BaseModel):
     own_negatives: int = Field(32, ge=1, description="negatives among the user's own earlier items, per position")
     other_negatives: int = Field(40, ge=1, description="negatives drawn by popularity, per position")
     inner_positions: float = Field(0.25, ge=0, le=1, description="share of within-trip positions that are trained on")
+    cold_share: float = Field(0.06, ge=0, lt=1, description="share of trips met as if the user had no history")
     empty_tokens: float = Field(0.15, ge=0, lt=1, description="chance of an empty slate token after a group")
-    validation_users: int = Field(1000, ge=1)
+    validation_users: int = Field(2500, ge=1)
     clip_norm: float = Field(1.0, gt=0)
 
 

@@ -11,6 +11,8 @@ from recgym.user_models.preference.network import GAP_BINS, SIZE_BINS, Preferenc
 from recgym.user_models.preference.samples import Pairs
 from recgym.user_models.preference.scoring import PairOutput
 
+WHOLE_BASKET = 20.0  # items; see ``ranking_loss``
+
 
 def next_item_loss(logits: Tensor, items: Tensor) -> Tensor:
     """Full softmax over the catalogue, averaged over each token's items: logits [P, N], items [P, G] (-1 pads)."""
@@ -22,25 +24,46 @@ def next_item_loss(logits: Tensor, items: Tensor) -> Tensor:
 
 def purchase_loss(logit: Tensor, pairs: Pairs, moments: int) -> Tensor:
     """Weighted log loss over the catalogue, summed over items and averaged over moments."""
-    return (F.binary_cross_entropy_with_logits(logit, pairs.label, reduction="none") * pairs.weight).sum() / moments
+    surprise = F.binary_cross_entropy_with_logits(logit, pairs.label, reduction="none")
+    return (surprise * pairs.weight * pairs.whole).sum() / moments
+
+
+def ranking_loss(logit: Tensor, pairs: Pairs, moments: int) -> Tensor:
+    """Softmax over the catalogue, averaged over each moment's purchases and then over moments.
+
+    The log loss sums over items, so that large baskets and the many unlikely items decide it; here every trip counts
+    alike and the top of the ranking does. The weights make the partition function an unbiased estimate, as in a sampled
+    softmax. Baskets above ``WHOLE_BASKET`` items count somewhat more: they tell more.
+    """
+    rows = pairs.moment
+    highest = logit.detach().max()
+    total = torch.zeros(moments).index_add(0, rows, pairs.weight * (logit - highest).exp())
+    bought = torch.zeros(moments).index_add(0, rows, pairs.label)
+    share = pairs.label / bought.clamp(min=1, max=WHOLE_BASKET)[rows]
+    surprise = highest + total.clamp(min=1e-30).log()[rows] - logit
+    return (share * surprise).sum() / moments
 
 
 def quantity_loss(output: PairOutput, pairs: Pairs) -> Tensor:
     """Negative log likelihood of the quantities bought under the geometric model, averaged over purchases."""
     bought = pairs.label > 0
-    stop, quantity = output.stop[bought], pairs.feedback[bought]
+    return geometric_loss(output.stop[bought], pairs.feedback[bought])
+
+
+def geometric_loss(stop: Tensor, quantity: Tensor) -> Tensor:
+    """Negative log likelihood of quantities [Q] from 1 up, geometric with logits ``stop`` [Q] of ending, averaged."""
     return -(F.logsigmoid(stop) + (quantity - 1) * F.logsigmoid(-stop)).mean()
 
 
-def rating_cdf(network: PreferenceNetwork, location: Tensor) -> Tensor:
-    """P(rating <= 1..4), [..., 4], of the ordinal model (proportional odds, McCullagh 1980)."""
-    return torch.sigmoid(network.rating_thresholds() - location[..., None])
+def rating_cdf(thresholds: Tensor, location: Tensor) -> Tensor:
+    """P(rating <= 1..4), [..., 4], of the ordinal model (proportional odds, McCullagh 1980), given its cut points."""
+    return torch.sigmoid(thresholds - location[..., None])
 
 
 def rating_loss(network: PreferenceNetwork, output: PairOutput, pairs: Pairs) -> Tensor:
     """Negative log likelihood of the ratings given, averaged over ratings."""
     rated = pairs.label > 0
-    return ordinal_loss(rating_cdf(network, output.rating[rated]), pairs.feedback[rated])
+    return ordinal_loss(rating_cdf(network.rating_thresholds(), output.rating[rated]), pairs.feedback[rated])
 
 
 def ordinal_loss(cdf: Tensor, rating: Tensor) -> Tensor:

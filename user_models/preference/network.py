@@ -19,7 +19,8 @@ GAP_LEVELS = (0, 1, 2, 3, 4, 6, 8, 11, 15, 22, 31, 61)  # coarse levels of the g
 _GAP_LEVEL_OF_DAYS = torch.bucketize(torch.arange(GAP_LEVELS[-1] + 1), torch.tensor(GAP_LEVELS), right=True)
 MAX_FEEDBACK = 20  # quantity 1 to 20, or rating 1 to 5
 NUM_TIME_FEATURES = 9
-NUM_REPEAT_FEATURES = 12
+TREND_DAYS = (1, 7, 28)  # windows of the trends
+NUM_PAIR_FEATURES, NUM_PACE_FEATURES, NUM_ITEM_FEATURES = 6, 4, 3 + len(TREND_DAYS)  # of the repeat term
 
 
 class GatedFusion(nn.Module):
@@ -78,8 +79,9 @@ class Block(nn.Module):
 class PreferenceNetwork(nn.Module):
     """User side and heads of the preference model; item vectors y come in as a table [N, dim].
 
-    ``logit = W^T silu(U x + V y + b) + <M x, y> + bias(y) + r``. The bilinear term <M x, y>, pre-trained on next items,
-    is added to the one-hidden-layer head because it carries most of the ranking at a tenth of the width.
+    ``logit = W^T silu(U x + V y + b) + <M x, y> + bias(y) + r``, where r, a term of two hidden layers, is
+    for items bought before. The bilinear term <M x, y>, pre-trained on next items, is added to the one-hidden-layer
+    head because it carries most of the ranking at a tenth of the width.
     """
 
     blocks: Sequence[Block]
@@ -108,8 +110,11 @@ class PreferenceNetwork(nn.Module):
         self.head_purchase, self.head_quantity, self.head_rating = (nn.Parameter(torch.zeros(hidden)) for _ in range(3))
         self.quantity_bias = nn.Parameter(torch.tensor(1.5))
         self.rating_cuts = nn.Parameter(torch.tensor([-3.0, 0.5, 0.8, 0.8]))  # first cut, then softplus steps
-        self.repeat_features = nn.Linear(NUM_REPEAT_FEATURES, repeat)
+        self.repeat_pair = nn.Linear(NUM_PAIR_FEATURES, repeat)
+        self.repeat_pace = nn.Linear(NUM_PACE_FEATURES, repeat, bias=False)
+        self.repeat_known = nn.Linear(NUM_ITEM_FEATURES, repeat, bias=False)
         self.repeat_user, self.repeat_item = nn.Linear(dim, repeat, bias=False), nn.Linear(dim, repeat, bias=False)
+        self.repeat_inner = nn.Linear(repeat, repeat)
         self.repeat_out = nn.Parameter(torch.zeros(repeat))
         self.size_head = nn.Sequential(nn.Linear(dim, 32), nn.SiLU(), nn.Linear(32, len(SIZE_BINS) - 1))
         self.gap_head = nn.Sequential(nn.Linear(dim, 32), nn.SiLU(), nn.Linear(32, len(GAP_BINS)))
@@ -157,30 +162,31 @@ class PreferenceNetwork(nn.Module):
 
     def rating_thresholds(self) -> Tensor:
         """The four ordered cut points of the ordinal rating model."""
-        return torch.cat((self.rating_cuts[:1], self.rating_cuts[:1] + F.softplus(self.rating_cuts[1:]).cumsum(0)))
+        return thresholds(self.rating_cuts)
 
     def repeat_term(self, features: Tensor, user: Tensor, item: Tensor) -> Tensor:
-        """R of the head: features [..., 12], user part and item part [..., repeat_hidden] -> [...].
+        """R of the head: ``pair_features`` [..., 6], user part and item part [..., repeat_hidden] -> [...].
 
         Zero for items never bought before: callers mask by own count.
         """
-        return (F.silu(self.repeat_features(features) + user + item) * self.repeat_out).sum(-1)
+        return (F.silu(self.repeat_inner(F.silu(self.repeat_pair(features) + user + item))) * self.repeat_out).sum(-1)
 
 
-def repeat_features(own_counts: Tensor, own_days: Tensor, statistics: Tensor, pace: Tensor, gap: Tensor) -> Tensor:
-    """Features of a user's own history with an item, [..., 12].
+def thresholds(cuts: Tensor) -> Tensor:
+    """Ordered cut points [n] of parameters [n]: the first, then steps that softplus keeps above zero."""
+    return torch.cat((cuts[:1], cuts[:1] + F.softplus(cuts[1:]).cumsum(0)))
 
-    The user's pace is told here once more, because how soon an item is due depends on it more than on anything else.
+
+def pair_features(own_counts: Tensor, own_days: Tensor, interval: Tensor, pace: Tensor) -> Tensor:
+    """What a user's own history says of an item, [..., 6].
 
     Args:
         own_counts: trips in which the user bought the item, [...].
         own_days: days since the last one, [...].
-        statistics: of the item, [..., 2]: median repurchase interval over all users (days), log(1 + popularity).
-        pace: of the user, [..., 3]: trips so far, mean log basket size, mean log(1 + days between trips).
-        gap: days since the user's previous trip, [...].
+        interval: of the item, median over all users of the days between purchases, [...].
+        pace: of the user, [..., 3]; see ``pace_features``.
     """
-    interval, popularity = statistics[..., 0], statistics[..., 1]
-    trips, mean_log_size, mean_log_gap = pace[..., 0], pace[..., 1], pace[..., 2]
+    trips, mean_log_gap = pace[..., 0], pace[..., 2]
     trips_since = own_days * torch.exp(-mean_log_gap)  # about how many trips the user made since
     frequency = own_counts / trips.clamp(min=1)
     columns = (
@@ -190,14 +196,32 @@ def repeat_features(own_counts: Tensor, own_days: Tensor, statistics: Tensor, pa
         torch.log1p(own_days / interval),
         torch.log1p(trips_since),
         torch.log1p(trips_since * frequency),
-        torch.log1p(interval) * 0.5,
-        torch.log1p(trips) * 0.2,
-        mean_log_size * 0.5,
-        mean_log_gap * 0.5,
-        torch.log1p(gap) * 0.5,
-        popularity * 0.2,
     )
     return torch.stack(torch.broadcast_tensors(*columns), dim=-1)
+
+
+def pace_features(pace: Tensor, gap: Tensor) -> Tensor:
+    """How often and how much a user buys, [..., 4]: how soon an item is due depends on it more than on anything else.
+
+    Args:
+        pace: trips so far, mean log basket size, mean log(1 + days between trips), [..., 3].
+        gap: days since the user's previous trip, [...].
+    """
+    trips, mean_log_size, mean_log_gap = pace.unbind(-1)
+    return torch.stack((torch.log1p(trips) * 0.2, mean_log_size * 0.5, mean_log_gap * 0.5, torch.log1p(gap) * 0.5), -1)
+
+
+def item_features(statistics: Tensor, trends: Tensor) -> Tensor:
+    """What everybody's purchases say of an item, [..., 3 + windows].
+
+    Args:
+        statistics: median repurchase interval over all users (days), log(1 + popularity), share of its purchases that
+            were repeats, [..., 3].
+        trends: recent purchases against usual ones, [..., windows]; see ``Trends``.
+    """
+    interval, popularity, repeated = statistics.unbind(-1)
+    lasting = torch.stack((torch.log1p(interval) * 0.5, popularity * 0.2, repeated * 2), dim=-1)
+    return torch.cat((lasting, trends), dim=-1)
 
 
 def time_features(

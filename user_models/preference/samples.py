@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recgym.user_models.preference.network import TREND_DAYS
 from recgym.user_models.preference.scoring import Moments, OwnHistory
+from recgym.user_models.preference.trends import Trends
 from recgym.user_models.preference.trips import FirstPurchases, Purchases, Tokens, Trips
 
 
@@ -73,13 +75,38 @@ def moments_before(
     )
 
 
+def strangers(moments: Moments, cold: Tensor, start: Tensor) -> Moments:
+    """The moments, those in ``cold`` (bool [P]) as if nothing were known of their users, whose state is ``start`` [d].
+
+    As the simulation starts a user without history: no trips, no pace, no gap.
+    """
+    known = ~cold
+    return replace(
+        moments,
+        sequence=torch.where(cold[:, None], start, moments.sequence),
+        pace=moments.pace * known[:, None],
+        gap=moments.gap * known,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs(OwnHistory):
     """Pairs with labels and weights."""
 
     label: Tensor  # [Q] float32: 1 where the item was still bought on the trip
     weight: Tensor  # [Q] float32: inverse inclusion rate
+    whole: Tensor  # [Q] float32: of positives, the trip's items over those not bought yet; else 1
     feedback: Tensor  # [Q] float32: quantity or rating of positives
+
+    def of_strangers(self, cold: Tensor) -> Pairs:
+        """The pairs, without what is known of the users of moments in ``cold`` (bool [P])."""
+        known = ~cold[self.moment]
+        return replace(
+            self,
+            own_counts=self.own_counts * known,
+            own_days=self.own_days * known,
+            trends=self.trends * known[:, None],
+        )
 
 
 class PairSampler:
@@ -89,10 +116,13 @@ class PairSampler:
     drawn by popularity. Inverse inclusion rates make the weighted log loss an unbiased estimate of the log loss over
     the whole catalogue, so that probabilities come out calibrated and not only ranked. Items already bought on the
     trip are left out: they cannot be bought again.
+
+    Within a trip only a part of the basket is left to be bought. That a trip ends is the business of the intended
+    basket size, so q must not say it a second time: positives count for those that were bought before them (``whole``).
     """
 
-    def __init__(self, trips: Trips, own: int, other: int) -> None:
-        self.trips, self.own, self.other = trips, own, other
+    def __init__(self, trips: Trips, trends: Trends, own: int, other: int) -> None:
+        self.trips, self.trends, self.own, self.other = trips, trends, own, other
         self.purchases = Purchases.of(trips)
         self.first = FirstPurchases.of(trips)
         self.baskets = np.sort(trips.trip * trips.num_items + trips.item)
@@ -132,13 +162,18 @@ class PairSampler:
         if trips.exposures is not None:
             weight = np.where(trips.exposures.shown(trip[rows], item), 0.0, weight)
         feedback = np.concatenate((trips.feedback[event], np.zeros(len(item) - len(moment))))
+        whole = np.concatenate(((trips.size[trip] / np.maximum(left, 1))[moment], np.ones(len(item) - len(moment))))
         counts, last = self.purchases.lookup(user[rows], item, trip[rows])
         negative = label == 0
         weight[negative & self._in_basket(trip[rows], item)] = 0.0
         start_of_other = len(moment) + count * self.own
         weight[start_of_other:][counts[start_of_other:] > 0] = 0.0
         keep = weight > 0
-        days = np.where(counts > 0, trips.trip_day[trip[rows]] - last, 0)
+        today = trips.trip_day[trip[rows]]
+        days = np.where(counts > 0, today - last, 0)
+        lately = np.zeros((len(item), len(TREND_DAYS)), np.float32)
+        owned = keep & (counts > 0)
+        lately[owned] = self.trends.at(today[owned], item[owned])
 
         def tensor(values: np.ndarray) -> Tensor:
             return torch.from_numpy(values[keep].astype(np.float32))
@@ -148,7 +183,9 @@ class PairSampler:
             item=torch.from_numpy(item[keep]),
             label=tensor(label),
             weight=tensor(weight),
+            whole=tensor(whole),
             feedback=tensor(feedback),
             own_counts=tensor(counts),
             own_days=tensor(days),
+            trends=tensor(lately),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,11 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recgym.user_models.preference.network import (
+    TREND_DAYS,
     PreferenceNetwork,
     gap_levels,
-    repeat_features,
+    item_features,
+    pace_features,
+    pair_features,
     time_features,
 )
+from recgym.user_models.preference.trends import Trends
 from recgym.user_models.preference.trips import Purchases, Tokens, Trips
 
 
@@ -33,14 +37,14 @@ class Moments:
 
 def fuse(network: PreferenceNetwork, moments: Moments, graph: Tensor, attributes: Tensor) -> Tensor:
     """The fused user state x [P, d]; ``graph`` [U, d] and ``attributes`` [U, A] are tables by user row."""
+    return fuse_rows(network, moments, graph[moments.user], attributes[moments.user])
+
+
+def fuse_rows(network: PreferenceNetwork, moments: Moments, graph: Tensor, attributes: Tensor) -> Tensor:
+    """As ``fuse``, with the rows of ``graph`` [P, d] and ``attributes`` [P, A] that belong to the moments."""
     pace = moments.pace
     time = time_features(moments.gap, moments.inside, moments.bought, pace[:, 0], pace[:, 1], pace[:, 2], moments.day)
-    sources = {
-        "sequence": moments.sequence,
-        "graph": graph[moments.user],
-        "attributes": attributes[moments.user],
-        "time": time,
-    }
+    sources = {"sequence": moments.sequence, "graph": graph, "attributes": attributes, "time": time}
     fused: Tensor = network.fusion(sources)
     return fused
 
@@ -53,6 +57,12 @@ class OwnHistory:
     item: Tensor  # [Q] int64
     own_counts: Tensor  # [Q] float32 trips with the item
     own_days: Tensor  # [Q] float32 days since the last one, 0 where there is none
+    trends: Tensor  # [Q, windows] float32 of the item on the day of the moment, 0 where the user never bought it
+
+    def select(self, rows: Tensor) -> OwnHistory:
+        """The pairs ``rows``, int64 [n]."""
+        columns = (self.moment, self.item, self.own_counts, self.own_days, self.trends)
+        return OwnHistory(*(column[rows] for column in columns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +83,7 @@ def score_pairs(
         network: the preference network.
         fused: x of each moment, [P, d].
         vectors: y of each item, [N, d].
-        statistics: of each item, [N, 2]; see ``repeat_features``.
+        statistics: of each item, [N, 3]; see ``item_features``.
         moments: the P moments.
         pairs: the Q pairs, with what the user's own history says of each.
     """
@@ -82,9 +92,31 @@ def score_pairs(
     logit = hidden @ network.head_purchase
     logit = logit + (network.match(fused)[moment] * vectors[item]).sum(-1)
     logit = logit + network.item_bias(vectors)[item, 0]
-    repeat = _repeats(network, fused, vectors, statistics, moments, pairs)
-    logit = logit + torch.where(pairs.own_counts > 0, repeat, 0.0)
+    owned = pairs.own_counts.nonzero()[:, 0]
+    repeat = _repeats(network, fused, vectors, statistics, moments, pairs.select(owned))
+    logit = logit.index_add(0, owned, repeat)
     return PairOutput(logit, hidden @ network.head_quantity + network.quantity_bias, hidden @ network.head_rating)
+
+
+def score_answers(
+    network: PreferenceNetwork,
+    fused: Tensor,
+    vectors: Tensor,
+    statistics: Tensor,
+    moments: Moments,
+    trips: Trips,
+    targets: np.ndarray,
+) -> tuple[PairOutput, np.ndarray]:
+    """The heads of quantity and rating for everything bought on trips ``targets`` [P], whose starts are ``moments``.
+
+    Returns:
+        The output of R pairs, whose logits of q leave out the repeat term, and the events that they are, int64 [R].
+    """
+    row = np.repeat(np.arange(len(targets)), trips.size[targets])
+    event = np.concatenate([np.arange(trips.events[t], trips.events[t + 1]) for t in targets])
+    zero, flat = torch.zeros(len(event)), torch.zeros(len(event), len(TREND_DAYS))
+    pairs = OwnHistory(torch.from_numpy(row), torch.from_numpy(trips.item[event]), zero, zero, flat)
+    return score_pairs(network, fused, vectors, statistics, moments, pairs), event
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,10 +160,10 @@ def _repeats(
 ) -> Tensor:
     """The repeat term of each pair, [Q]."""
     moment, item = pairs.moment, pairs.item
-    features = repeat_features(
-        pairs.own_counts, pairs.own_days, statistics[item], moments.pace[moment], moments.gap[moment]
-    )
-    return network.repeat_term(features, network.repeat_user(fused)[moment], network.repeat_item(vectors)[item])
+    user = network.repeat_user(fused) + network.repeat_pace(pace_features(moments.pace, moments.gap))
+    known = network.repeat_known(item_features(statistics[item], pairs.trends))
+    features = pair_features(pairs.own_counts, pairs.own_days, statistics[item, 0], moments.pace[moment])
+    return network.repeat_term(features, user[moment], network.repeat_item(vectors)[item] + known)
 
 
 def token_inputs(
@@ -195,8 +227,15 @@ def trip_start_moments(trips: Trips, targets: np.ndarray, states: Tensor) -> Mom
     )
 
 
-def owned_before(trips: Trips, purchases: Purchases, targets: np.ndarray) -> OwnHistory:
+def trip_end_moments(trips: Trips, ended: np.ndarray, states: Tensor) -> Moments:
+    """The moments at the end of trips ``ended``, given the sequence states after them."""
+    start = trip_start_moments(trips, ended, states)
+    return replace(start, inside=torch.ones(len(ended)), bought=torch.from_numpy(trips.size[ended]).float())
+
+
+def owned_before(trips: Trips, trends: Trends, targets: np.ndarray) -> OwnHistory:
     """What the users of trips ``targets`` had bought before them, as flat pairs."""
+    purchases = Purchases.of(trips)
     moments, items, counts, days = [], [], [], []
     for row, trip in enumerate(targets):
         user = trips.trip_user[trip]
@@ -209,4 +248,5 @@ def owned_before(trips: Trips, purchases: Purchases, targets: np.ndarray) -> Own
         days.append(trips.trip_day[trip] - last)
     lists = (moments, items, counts, days)
     moment, item, bought, since = (torch.from_numpy(np.concatenate(parts)) for parts in lists)
-    return OwnHistory(moment, item, bought.float(), since.float())
+    lately = torch.from_numpy(trends.at(trips.trip_day[targets][moment], item.numpy()))
+    return OwnHistory(moment, item, bought.float(), since.float(), lately)

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from recgym.user_models.preference import losses
-from recgym.user_models.preference.calibration import calibrate
+from recgym.user_models.preference.calibration import calibrate, calibrate_answers, calibrate_bins
 from recgym.user_models.preference.checkpoint import load_checkpoint, save_checkpoint
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder, edge_weights, normalised_adjacency
 from recgym.user_models.preference.loop import descend
 from recgym.user_models.preference.metrics import ranking_metrics
-from recgym.user_models.preference.network import PreferenceNetwork
+from recgym.user_models.preference.network import GAP_BINS, SIZE_BINS, PreferenceNetwork
 from recgym.user_models.preference.samples import (
     PairSampler,
     Segment,
@@ -30,20 +30,25 @@ from recgym.user_models.preference.samples import (
     cut_segments,
     moments_before,
     segment_index,
+    strangers,
 )
 from recgym.user_models.preference.scoring import (
     Components,
     Moments,
     fuse,
+    fuse_rows,
     owned_before,
     receptive_field,
+    score_answers,
     score_catalogue,
     score_pairs,
     states_before,
     token_inputs,
+    trip_end_moments,
     trip_start_moments,
 )
-from recgym.user_models.preference.trips import Purchases, Tokens, Trips, draw_tokens
+from recgym.user_models.preference.trends import Trends
+from recgym.user_models.preference.trips import Tokens, Trips, draw_tokens
 
 Progress = Callable[[str, float], None]  # (what is under way, share done in [0, 1])
 
@@ -56,7 +61,7 @@ class TrainingData:
     text: Tensor  # [N, width] frozen text embeddings
     item_attributes: Tensor  # [N, F]
     user_attributes: Tensor  # [U, A]
-    item_statistics: Tensor  # [N, 2] from training trips: median repurchase interval (days), log(1 + popularity)
+    item_statistics: Tensor  # [N, 3] from training trips; see ``item_features``
     ratings: bool  # feedback is a rating and not a quantity
 
 
@@ -102,8 +107,25 @@ class Trainer:
     """Trains one preference model; every epoch ends in a checkpoint from which an interrupted run goes on."""
 
     def __init__(
-        self, data: TrainingData, config: ModelConfig, seed: int, directory: Path, progress: Progress | None = None
+        self,
+        data: TrainingData,
+        config: ModelConfig,
+        seed: int,
+        directory: Path,
+        progress: Progress | None = None,
+        tables: tuple[Tensor, Tensor] | None = None,
     ) -> None:
+        """Lays out the training.
+
+        Args:
+            data: what is learned from.
+            config: sizes and budgets.
+            seed: of the initial weights and every draw.
+            directory: of the checkpoints.
+            progress: called with what is under way and the share done.
+            tables: item vectors and graph embeddings, [N, d] each, taken as they are instead of being learned.
+        """
+        self.tables = tables
         self.data, self.config, self.seed, self.directory = data, config, seed, directory
         self.progress = progress or (lambda what, share: None)
         self.train_trips = data.trips.select(data.trips.before_last(2))
@@ -114,11 +136,15 @@ class Trainer:
         users, items, weights = graph_edges(graph_trips, config.graph.half_life_days)
         self.adjacency = normalised_adjacency(users, items, weights, data.trips.num_users, data.trips.num_items)
         self.folding = fold_matrix(graph_trips, config.graph.half_life_days)
-        self.sampler = PairSampler(self.train_trips, config.training.own_negatives, config.training.other_negatives)
+        popularity = np.bincount(self.train_trips.item, minlength=data.trips.num_items)
+        # A day's trends may know everything that was bought before it, but test trips are never read.
+        self.trends = Trends.of(data.trips.select(data.trips.before_last(1)), popularity)
+        training = config.training
+        self.sampler = PairSampler(self.train_trips, self.trends, training.own_negatives, training.other_negatives)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model = PreferenceModel(config, data)
-            popularity = np.bincount(self.train_trips.item, minlength=data.trips.num_items)
+            self.model.items.requires_grad_(self.tables is None)
             rate = float(popularity.mean() / len(self.train_trips.trip_user))
             # No token of training holds anything that was passed over: what is not trained has to say nothing.
             nn.init.zeros_(self.model.network.item_ignored.weight)
@@ -141,6 +167,7 @@ class Trainer:
             self._stage("finetune", training.finetune_epochs, training.finetune_learning_rate, writer)
         targets = np.flatnonzero(self.data.trips.trip_user_remaining == 1)
         calibrate(self.model.network, self.components(targets), self.data.trips, targets)
+        self._calibrate_behaviour(targets)
         return self.model
 
     def _stage(self, stage: str, epochs: int, learning_rate: float, writer: SummaryWriter) -> None:
@@ -169,8 +196,8 @@ class Trainer:
                 writer.add_scalar(f"{stage}/{name}", value, epoch)
             seconds = time.perf_counter() - started
             self.history.append({"stage": stage, "epoch": epoch, "seconds": round(seconds, 1), **parts, **metrics})
-            # Pre-training is for ranking; what fine-tuning is for, probabilities, the log loss judges (a proper score).
-            score = metrics["ndcg@10"] if stage == "pretrain" else -metrics["log_loss"]
+            # Ranking decides which epoch is kept: the probabilities of any epoch are calibrated afterwards.
+            score = metrics["ndcg@10"]
             improved = score > best
             if improved:
                 best, best_epoch = score, epoch
@@ -220,13 +247,15 @@ class Trainer:
     # ------------------------------------------------------------------ losses
 
     def _encode_items(self, with_graph: bool, hide: bool) -> tuple[Tensor, Tensor]:
+        if self.tables is not None:
+            return self.tables
         data, items = self.data, self.model.items
         hidden = torch.rand(data.trips.num_items) < items.id_dropout if hide else None
         vectors, graph = items(data.text, data.item_attributes, self.adjacency if with_graph else None, hidden)
         return vectors, graph
 
     def _losses(self, stage: str, tokens: Tokens, batch: list[Segment], rng: np.random.Generator) -> dict[str, Tensor]:
-        network, trips, data = self.model.network, self.train_trips, self.data
+        network, trips, data, training = self.model.network, self.train_trips, self.data, self.config.training
         vectors, graph = self._encode_items(with_graph=self.use_graph, hide=True)
         index, rows, columns = segment_index(batch)
         states = network.encode(token_inputs(network, vectors, trips, tokens, index))
@@ -244,16 +273,26 @@ class Trainer:
         user_graph = user_graph * (
             torch.rand(len(user_graph), 1) > 0.1
         )  # users without a graph are met in training too
-        keep = np.flatnonzero(tokens.first[token] | (rng.random(len(token)) < self.config.training.inner_positions))
+        # Within trips, where at least half is left: the last items of a basket would count for all the others.
+        within = 2 * tokens.bought[token] <= trips.size[tokens.trip[token]]
+        within &= rng.random(len(token)) < training.inner_positions
+        keep = np.flatnonzero(tokens.first[token] | within)
         moments = moments_before(trips, tokens, token[keep], before[torch.from_numpy(keep)])
-        fused = fuse(network, moments, user_graph, data.user_attributes)
-        pairs = self.sampler.draw(tokens, token[keep], rng)
+        # Some trips are met as if the user were new: nobody else tells the network what new users want.
+        cold = torch.from_numpy(tokens.first[token[keep]] & (rng.random(len(keep)) < training.cold_share))
+        moments = strangers(moments, cold, network.start)
+        known = user_graph[moments.user] * ~cold[:, None]
+        fused = fuse_rows(network, moments, known, data.user_attributes[moments.user])
+        pairs = self.sampler.draw(tokens, token[keep], rng).of_strangers(cold)
         output = score_pairs(network, fused, vectors, data.item_statistics, moments, pairs)
-        parts = {"purchase": losses.purchase_loss(output.logit, pairs, len(keep)) * 0.1}
+        parts = {
+            "purchase": losses.purchase_loss(output.logit, pairs, len(keep)) * 0.1,
+            "ranking": losses.ranking_loss(output.logit, pairs, len(keep)),
+        }
         if data.ratings:
             parts["rating"] = losses.rating_loss(network, output, pairs)
         else:
-            parts["quantity"] = 0.3 * losses.quantity_loss(output, pairs)
+            parts["quantity"] = 0.5 * losses.quantity_loss(output, pairs)
         starts = np.flatnonzero(tokens.first[token[keep]])
         sizes = trips.size[tokens.trip[token[keep][starts]]]
         parts["size"] = 0.3 * losses.size_loss(network, fused[torch.from_numpy(starts)], sizes)
@@ -279,8 +318,8 @@ class Trainer:
         return self._encode_items(with_graph=True, hide=False)
 
     @torch.no_grad()
-    def encode_at(self, targets: np.ndarray) -> tuple[Tensor, Moments, Tensor]:
-        """Item vectors [N, d], moments and fused states [P, d] at the start of trips ``targets``."""
+    def encode_at(self, targets: np.ndarray) -> tuple[Tensor, Moments, Tensor, Tensor]:
+        """Where trips ``targets`` start: item vectors [N, d], moments, user graph embeddings [U, d], x [P, d]."""
         self.model.eval()
         network, trips = self.model.network, self.data.trips
         vectors, graph = self._encode_items(with_graph=self.use_graph, hide=False)
@@ -288,13 +327,26 @@ class Trainer:
         moments = trip_start_moments(trips, targets, states_before(network, vectors, trips, tokens, targets))
         history = trips.select(trips.before_last(int(trips.trip_user_remaining[targets[0]]) + 1))
         user_graph = fold_in(history, graph, self.config.graph.half_life_days) * float(self.use_graph)
-        return vectors, moments, fuse(network, moments, user_graph, self.data.user_attributes)
+        return vectors, moments, user_graph, fuse(network, moments, user_graph, self.data.user_attributes)
+
+    @torch.no_grad()
+    def _calibrate_behaviour(self, targets: np.ndarray) -> None:
+        """Basket sizes, gaps and answers as they were on trips ``targets``, none of them their users' first."""
+        network, trips = self.model.network, self.data.trips
+        vectors, moments, user_graph, fused = self.encode_at(targets)
+        output, event = score_answers(network, fused, vectors, self.data.item_statistics, moments, trips, targets)
+        calibrate_answers(network, output, torch.from_numpy(trips.feedback[event]).float(), self.data.ratings)
+        sizes = losses.bin_numbers(trips.size[targets], SIZE_BINS, len(SIZE_BINS) - 2)
+        calibrate_bins(network.size_head, fused, sizes)
+        ended = trip_end_moments(trips, targets - 1, moments.sequence)
+        gaps = losses.bin_numbers(trips.gap[targets], GAP_BINS, len(GAP_BINS) - 1)
+        calibrate_bins(network.gap_head, fuse(network, ended, user_graph, self.data.user_attributes), gaps)
 
     @torch.no_grad()
     def components(self, targets: np.ndarray) -> Components:
         """The parts of the logits of q at the start of trips ``targets``."""
-        vectors, moments, fused = self.encode_at(targets)
-        own = owned_before(self.data.trips, Purchases.of(self.data.trips), targets)
+        vectors, moments, _, fused = self.encode_at(targets)
+        own = owned_before(self.data.trips, self.trends, targets)
         return score_catalogue(self.model.network, fused, vectors, self.data.item_statistics, moments, own)
 
     def catalogue_logits(self, targets: np.ndarray) -> Tensor:

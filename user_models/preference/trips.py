@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from recgym.simulation.record import MEAN_RATE
 from recgym.user_models.preference.exposures import Exposures
+
+SINGLES = 0.15  # share of trips drawn in groups of one or two; see ``draw_tokens``
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +95,22 @@ class Trips:
             exposures=None if self.exposures is None else self.exposures.select(keep),
         )
 
+    def with_next(self, days: np.ndarray) -> Trips:
+        """With one more trip of every user, on ``days`` (int64 [U]), whose basket is not known yet: it is empty."""
+        place = self.users[1:]
+        number = np.arange(len(self.trip_user)) + self.trip_user  # every earlier user's trip to come lies before
+        shown = self.exposures
+        return Trips(
+            item=self.item,
+            feedback=self.feedback,
+            trip=number[self.trip],
+            trip_user=np.insert(self.trip_user, place, np.arange(self.num_users)),
+            trip_day=np.insert(self.trip_day, place, days),
+            num_users=self.num_users,
+            num_items=self.num_items,
+            exposures=None if shown is None else replace(shown, trip=number[shown.trip]),
+        )
+
     def before_last(self, count: int) -> np.ndarray:
         """Bool [T]: all but each user's last ``count`` trips."""
         return self.trip_user_remaining >= count
@@ -169,13 +187,16 @@ class Tokens:
 def draw_tokens(trips: Trips, rng: np.random.Generator, group: int, empty: float) -> Tokens:
     """Splits every trip at random into groups, as a simulated trip is split into slates.
 
-    Each trip draws its own group size between 3 and ``group`` and shuffles its items; after a group, with chance
-    ``empty``, stands an empty token, as a slate of which nothing was bought.
+    Each trip draws its own largest group and shuffles its items; after a group, with chance ``empty``, stands an empty
+    token, as a slate of which nothing was bought. Of most slates little is bought: ``SINGLES`` of the trips come in
+    groups of one or two, the others, which need fewer tokens, in groups of at most 3 to ``group``.
     """
     num_trips = len(trips.trip_user)
     order = np.argsort(trips.trip + rng.random(len(trips.trip)), kind="stable")
     rank = np.arange(len(order)) - trips.events[trips.trip]
     cap = rng.integers(min(3, group), group + 1, num_trips)
+    small = rng.integers(1, min(2, group) + 1, num_trips)
+    cap = np.where(rng.random(num_trips) < SINGLES, small, cap)
     groups = -(-trips.size // cap)
     group_trip = np.repeat(np.arange(num_trips), groups)
     first_group = np.cumsum(groups) - groups

@@ -14,7 +14,7 @@ from torch import Tensor
 from recgym import compiled
 from recgym.errors import WorldError
 from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
-from recgym.user_models.preference.attributes import attribute_columns, item_statistics
+from recgym.user_models.preference.attributes import attribute_columns, item_statistics, item_trends
 from recgym.user_models.preference.backends import Backend, CompiledBackend, Feedback, TorchBackend, arrays
 from recgym.user_models.preference.cache import prefill
 from recgym.user_models.preference.config import NetworkConfig
@@ -26,6 +26,7 @@ from recgym.user_models.preference.network import (
     SIZE_BINS,
     PreferenceNetwork,
     gap_levels,
+    item_features,
 )
 from recgym.user_models.preference.numerics import linear, silu
 from recgym.user_models.protocol import BoundUsers, Exchange
@@ -78,9 +79,11 @@ class PreferenceUsers:
         self.item_vectors = vectors
         self.item_statistics = item_statistics(world.items).to(self.device)
         no_bias = torch.zeros_like(net.repeat_user.weight[:, 0])
+        known = item_features(self.item_statistics, item_trends(world.items).to(self.device))
+        repeat = net.repeat_item(vectors) + net.repeat_known(known)
         tables = Tables(
-            item=torch.cat((net.head_item(vectors), vectors, net.repeat_item(vectors), net.item_bias(vectors)), dim=1),
-            statistics=self.item_statistics,
+            item=torch.cat((net.head_item(vectors), vectors, repeat, net.item_bias(vectors)), dim=1),
+            interval=self.item_statistics[:, 0].contiguous(),
             token=net.item_token(vectors),
             ignored=net.item_ignored(vectors),
             static_gate=fusion.gate["graph"](graph) + fusion.gate["attributes"](attributes),
@@ -133,6 +136,10 @@ class PreferenceUsers:
     def respond(self, state: PreferenceState, slate: Slate, visit: Visit, noise: Noise) -> tuple[Response, Tensor]:
         """See ``UserModel.respond``."""
         view = self.appraise(state, slate.items, slate.own_counts, slate.own_days, visit)
+        return self.answer(view, slate, noise)
+
+    def answer(self, view: Appraisal, slate: Slate, noise: Noise) -> tuple[Response, Tensor]:
+        """What users who see the slate as ``view`` says answer; see ``UserModel.respond``."""
         return self._backend.respond(view, slate, noise)
 
     def transition(self, state: PreferenceState, slate: Slate, response: Response, visit: Visit) -> PreferenceState:
@@ -159,15 +166,13 @@ class PreferenceUsers:
         """See ``UserModel.intend``: the fitted distribution of basket sizes, by inversion."""
         if compiled.runs_on(uniforms) and self._compiled is not None:
             return self._compiled.size(state.fused, 1 - uniforms)
-        return _invert(self.size_survival(state), SIZE_BINS, 1 - uniforms)
+        return self.size_of(self.size_survival(state), uniforms)
 
     def away(self, state: PreferenceState, record: Record, uniforms: Tensor, hazard: Tensor) -> tuple[Tensor, Tensor]:
         """See ``UserModel.away``: the fitted gaps with their hazard multiplied; the last bin never returns."""
-        target = torch.exp(torch.log1p(-uniforms) / hazard)  # (1 - u) ** (1 / hazard), the same in any batch
         if compiled.runs_on(uniforms) and self._compiled is not None:
-            return self._compiled.gap(state.fused, target)
-        survival = self.gap_survival(state)
-        return _invert(survival, GAP_EDGES, target), survival[:, -2] > target
+            return self._compiled.gap(state.fused, _gap_target(uniforms, hazard))
+        return self.gap_of(self.gap_survival(state), uniforms, hazard)
 
     def arrive(self, state: PreferenceState, record: Record, visit: Visit) -> PreferenceState:
         """See ``UserModel.arrive``."""
@@ -182,6 +187,17 @@ class PreferenceUsers:
     def gap_survival(self, state: PreferenceState) -> Tensor:
         """P(gap bin > b) for each bin of GAP_BINS, [B, bins]."""
         return _survival(self._small_head(self.network.gap_head, state.fused))
+
+    @staticmethod
+    def size_of(survival: Tensor, uniforms: Tensor) -> Tensor:
+        """Basket sizes int32 [B] drawn, by inversion, from the survival [B, bins] of ``size_survival``."""
+        return _invert(survival, SIZE_BINS, 1 - uniforms)
+
+    @staticmethod
+    def gap_of(survival: Tensor, uniforms: Tensor, hazard: Tensor) -> tuple[Tensor, Tensor]:
+        """Days away int32 [B] and whether for good, from the survival [B, bins] of ``gap_survival``."""
+        target = _gap_target(uniforms, hazard)
+        return _invert(survival, GAP_EDGES, target), survival[:, -2] > target
 
     def starting_states(self, users: Tensor) -> Tensor:
         """Sequence states [B, d] of ``users`` (int64 [B] rows) where their shipped histories end."""
@@ -263,6 +279,11 @@ def _token_levels(gaps: Tensor) -> Tensor:
 
 def _pace(record: Record) -> Tensor:
     return torch.stack((record.num_trips.float(), record.mean_log_size, record.mean_log_gap), dim=-1)
+
+
+def _gap_target(uniforms: Tensor, hazard: Tensor) -> Tensor:
+    """The survival at which users return: (1 - u) ** (1 / hazard), the same in any batch."""
+    return torch.exp(torch.log1p(-uniforms) / hazard)
 
 
 def _survival(logits: Tensor) -> Tensor:

@@ -106,6 +106,7 @@ def calibration_floor(
     bins: int = BINS,
     mass: Mass = "pairs",
     draws: int = 200,
+    same: npt.NDArray[np.int64] | None = None,
 ) -> Floor:
     """The calibration error that a perfect model would show on as many outcomes.
 
@@ -118,6 +119,7 @@ def calibration_floor(
         bins: number of bins.
         mass: see ``reliability``.
         draws: number of simulated sets of outcomes.
+        same: [R] numbers from 0; rows of one number are one event looked at several times, and share its outcome.
 
     Raises:
         RecGymError: no rows, shapes that do not fit, or rows that do not sum to 1.
@@ -135,8 +137,10 @@ def calibration_floor(
     starts = np.cumsum(counts) - counts
     predicted = np.add.reduceat(expected, starts) / counts
     errors, close = np.empty(draws), np.empty(draws)
+    event = order if same is None else same[order]
+    num_events = int(event.max()) + 1
     for draw in range(draws):
-        place = (table < rng.random((len(table), 1))).sum(1)
+        place = (table < rng.random(num_events)[event, None]).sum(1)
         drawn = Reliability(predicted, np.add.reduceat(support[place], starts) / counts, counts)
         errors[draw], close[draw] = drawn.error, drawn.num_close
     return Floor(float(errors.mean()), float(np.quantile(errors, 0.95)), float(close.mean()))

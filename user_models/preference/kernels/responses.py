@@ -7,48 +7,58 @@ from typing import Any
 import numpy as np
 
 from recgym.compiled.arithmetic import exp, kernel, log, log1p, prefetch_row, sigmoid, summing_kernel
-from recgym.user_models.preference.network import NUM_REPEAT_FEATURES
+from recgym.compiled.products import BLOCK, affine
 
 _F = np.float32
 _FEW = 32  # items whose rows fit into the nearest caches while they are waited for
 
 
 @summing_kernel
-def _repeat_term(
-    weights: Any, item: int, count: np.float32, days: np.float32, pace: Any, gap: np.float32, user: Any, inner: Any
-) -> np.float32:
-    """The repeat term of an item bought ``count`` times before, by ``repeat_features``; ``user`` is the user's part."""
-    width = inner.shape[0]
-    table = weights.item_table[item]
-    place = table.shape[0] - 1 - width
-    interval, popularity = weights.item_statistics[item, 0], weights.item_statistics[item, 1]
-    trips = pace[0]
-    since = days * exp(-pace[2])
-    frequency = count / max(trips, _F(1.0))
-    features = (
-        log1p(count),
-        np.sqrt(min(frequency, _F(1.0))),
-        log1p(days) * _F(0.5),
-        log1p(days / interval),
-        log1p(since),
-        log1p(since * frequency),
-        log1p(interval) * _F(0.5),
-        log1p(trips) * _F(0.2),
-        pace[1] * _F(0.5),
-        pace[2] * _F(0.5),
-        log1p(gap) * _F(0.5),
-        popularity * _F(0.2),
-    )
-    for i in range(width):
-        inner[i] = weights.repeat_bias[i] + user[i] + table[place + i]
-    for feature in range(NUM_REPEAT_FEATURES):
-        value = features[feature]
-        for i in range(width):
-            inner[i] += value * weights.repeat_features[feature, i]
-    result = _F(0.0)
-    for i in range(width):
-        result += inner[i] * sigmoid(inner[i]) * weights.repeat_out[i]
-    return result
+def _asked(table: Any, pace: Any, gap: np.float32, user: Any, out: Any) -> None:
+    """The user's part of the repeat term's first layer, float32 [r]: that of the query, and ``pace_features``."""
+    trips, size = log1p(pace[0]) * _F(0.2), pace[1] * _F(0.5)
+    mean_gap, since = pace[2] * _F(0.5), log1p(gap) * _F(0.5)
+    for i in range(out.shape[0]):
+        by_trips, by_gap = trips * table[1, i] + size * table[2, i], mean_gap * table[3, i] + since * table[4, i]
+        out[i] = user[i] + table[0, i] + by_trips + by_gap
+
+
+@summing_kernel
+def _first_layer(
+    told: Any,
+    asked: Any,
+    item: Any,
+    interval: np.float32,
+    count: np.float32,
+    days: np.float32,
+    trips: np.float32,
+    rate: np.float32,
+    out: Any,
+) -> None:
+    """The repeat term's first layer, float32 [r], of an item bought ``count`` times before, by ``pair_features``.
+
+    ``asked`` and ``item`` are the parts of user and item; ``rate`` is e to the power of minus the mean log gap.
+    """
+    since, frequency = days * rate, count / max(trips, _F(1.0))
+    a, b, c = log1p(count), np.sqrt(min(frequency, _F(1.0))), log1p(days) * _F(0.5)
+    d, e, f = log1p(days / interval), log1p(since), log1p(since * frequency)
+    for i in range(out.shape[0]):
+        inside = asked[i] + item[i]
+        inside += a * told[0, i] + b * told[1, i] + c * told[2, i] + d * told[3, i] + e * told[4, i] + f * told[5, i]
+        out[i] = inside * sigmoid(inside)
+
+
+@summing_kernel
+def _add_repeats(
+    first: Any, rows: int, weights: Any, second: Any, last: Any, lane: int, slots: Any, logit: Any
+) -> None:
+    """Adds the repeat terms of ``rows`` items, of which ``first`` [BLOCK, r] holds the first layer, to their logits."""
+    affine(first, rows, weights, second)
+    for row in range(rows):
+        term = _F(0.0)
+        for i in range(last.shape[0]):
+            term += second[row, i] * sigmoid(second[row, i]) * last[i]
+        logit[lane, slots[row]] += term
 
 
 @summing_kernel
@@ -68,36 +78,25 @@ def appraise(
     hidden, width = weights.purchase.shape[0], weights.repeat_out.shape[0]
     dim = weights.item_table.shape[1] - hidden - width - 1
     wide = np.empty(hidden, np.float32)
-    inner = np.empty(width, np.float32)
+    asked, first = np.empty(width, np.float32), np.empty((BLOCK, width), np.float32)
+    second = np.empty((BLOCK, weights.repeat_inner.shape[1]), np.float32)
+    slots = np.empty(BLOCK, np.int64)
     quantities, ratings = stop.size > 0, cdf.size > 0
     lanes = items.shape[0]
     for lane in range(lanes):
         if lane + 1 < lanes and items.shape[1] <= _FEW:
             for slot in range(items.shape[1]):
                 prefetch_row(weights.item_table[items[lane + 1, slot]])
-        asked = query[lane]
         for slot in range(items.shape[1]):
-            item = items[lane, slot]
-            table = weights.item_table[item]
+            table = weights.item_table[items[lane, slot]]
             value = table[hidden + dim + width]
             for i in range(hidden):
-                inside = asked[i] + table[i]
+                inside = query[lane, i] + table[i]
                 wide[i] = inside * sigmoid(inside)
             for i in range(hidden):
                 value += wide[i] * weights.purchase[i]
             for i in range(dim):
-                value += asked[hidden + i] * table[hidden + i]
-            if own_counts[lane, slot] > _F(0.0):
-                value += _repeat_term(
-                    weights,
-                    item,
-                    own_counts[lane, slot],
-                    own_days[lane, slot],
-                    pace[lane],
-                    _F(gap_days[lane]),
-                    asked[hidden + dim :],
-                    inner,
-                )
+                value += query[lane, hidden + i] * table[hidden + i]
             logit[lane, slot] = value
             if quantities:
                 inside = weights.quantity_bias
@@ -110,6 +109,18 @@ def appraise(
                     inside += wide[i] * weights.rating[i]
                 for cut in range(4):
                     cdf[lane, slot, cut] = sigmoid(weights.cuts[cut] - inside)
+        _asked(weights.repeat_pace, pace[lane], _F(gap_days[lane]), query[lane, hidden + dim :], asked)
+        rows, rate = 0, exp(-pace[lane, 2])
+        for slot in range(items.shape[1]):
+            count, days, item = own_counts[lane, slot], own_days[lane, slot], items[lane, slot]
+            if count > _F(0.0):
+                part, interval = weights.item_table[item, hidden + dim :], weights.item_interval[item]
+                _first_layer(weights.repeat_pair, asked, part, interval, count, days, pace[lane, 0], rate, first[rows])
+                slots[rows] = slot
+                rows += 1
+            if rows == BLOCK or (rows > 0 and slot == items.shape[1] - 1):
+                _add_repeats(first, rows, weights.repeat_inner, second, weights.repeat_out, lane, slots, logit)
+                rows = 0
 
 
 @kernel

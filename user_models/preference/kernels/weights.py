@@ -24,7 +24,7 @@ class Tables:
     """What depends on items or users alone, computed once a world; widths d, h (head), r (repeat term)."""
 
     item: Tensor  # [N, h + d + r + 1]: all that the heads need of an item, so that scoring is a single gather
-    statistics: Tensor  # [N, 2], see ``repeat_features``
+    interval: Tensor  # [N] days, see ``pair_features``
     token: Tensor  # [N, d]
     ignored: Tensor  # [N, d]
     static_gate: Tensor  # [U, 4 d], the part of the fusion's gates that never changes for a user
@@ -67,14 +67,15 @@ class HeadWeights(NamedTuple):
     """Of the response heads; width h, repeat width r."""
 
     item_table: Floats  # [N, h + d + r + 1]
-    item_statistics: Floats  # [N, 2]
+    item_interval: Floats  # [N]
     purchase: Floats  # [h]
     quantity: Floats  # [h]
     quantity_bias: np.float32
     rating: Floats  # [h]
     cuts: Floats  # [4]
-    repeat_features: Floats  # [12, r]
-    repeat_bias: Floats  # [r]
+    repeat_pace: Floats  # [1 + 4, r], bias first
+    repeat_pair: Floats  # [6, r]
+    repeat_inner: Floats  # [r + 1, r'], packed
     repeat_out: Floats  # [r]
 
 
@@ -179,14 +180,15 @@ def head_weights(network: PreferenceNetwork, tables: Tables) -> HeadWeights:
     """The weights of ``network`` as ``appraise`` reads them."""
     return HeadWeights(
         item_table=_array(tables.item),
-        item_statistics=_array(tables.statistics),
+        item_interval=_array(tables.interval),
         purchase=_array(network.head_purchase),
         quantity=_array(network.head_quantity),
         quantity_bias=np.float32(network.quantity_bias.item()),
         rating=_array(network.head_rating),
         cuts=_array(network.rating_thresholds()),
-        repeat_features=_array(network.repeat_features.weight.T),
-        repeat_bias=_array(network.repeat_features.bias),
+        repeat_pace=_array(torch.cat((network.repeat_pair.bias[None], network.repeat_pace.weight.T))),
+        repeat_pair=_array(network.repeat_pair.weight.T),
+        repeat_inner=packed(network.repeat_inner.weight, network.repeat_inner.bias),
         repeat_out=_array(network.repeat_out),
     )
 

@@ -1,0 +1,54 @@
+"""An ensemble: further networks for a built world, on the item table that it ships."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import recgym.data
+from recgym.data.interactions import Interactions
+from recgym.errors import WorldError
+from recgym.user_models.preference.text import encode_texts
+from recgym.user_models.preference.training import Trainer
+from recgym.worlds.build import build_directory, rewrite, training_data
+from recgym.worlds.prepare import prepare
+from recgym.worlds.recipes import Recipe
+from recgym.worlds.world import World
+
+Progress = Callable[[str, float], None]
+
+
+def add_members(world: World, count: int, log: Interactions | None = None, progress: Progress | None = None) -> World:
+    """Trains networks until ``world`` has ``count`` in all and writes them into its bundle; returns it, loaded again.
+
+    A member has its own seed, learns from the same log and takes the item vectors and graph embeddings that ship:
+    an ensemble shares one item table. Training is resumable as that of the world is.
+
+    Raises:
+        WorldError: ``count`` is below 2, or the log is not the one that the world was built from.
+    """
+    if count < 2:
+        raise WorldError(f"an ensemble has at least 2 members, got {count}")
+    report = progress or (lambda what, share: None)
+    recipe = Recipe.model_validate(world.spec.config)
+    log = recgym.data.load(recipe.dataset) if log is None else log
+    if log.hash != world.spec.data["hash"]:
+        raise WorldError(
+            f"world {world.name!r} was built from a log with hash {world.spec.data['hash'][:12]}…, this one has "
+            f"{log.hash[:12]}…"
+        )
+    prepared = prepare(log, recipe)
+    data = training_data(prepared, recipe, encode_texts(prepared.items["text"].tolist(), recipe.encoder))
+    tables = world.item_tensors["vectors"], world.item_tensors["graph"]
+    members = list(world.members[: count - 1])
+    while len(members) < count - 1:
+        number = len(members) + 1
+
+        def told(what: str, share: float, number: int = number) -> None:
+            report(f"member {number + 1} of {count}: {what}", share)
+
+        directory = build_directory(recipe, log) / f"member-{number}"
+        trainer = Trainer(data, recipe.model, recipe.seed + number, directory, told, tables)
+        network = trainer.run().network
+        members.append({name: value.detach().clone() for name, value in network.state_dict().items()})
+    return rewrite(replace(world, members=tuple(members)))
