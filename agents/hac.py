@@ -113,7 +113,7 @@ class _Trainer:
     """See ``recgym.agents.learning.Trainer``."""
 
     def __init__(self, agent: HACAgent, slate_size: int) -> None:
-        self.config, self.slate_size = agent.config, slate_size
+        self.agent, self.config, self.slate_size = agent, agent.config, slate_size
         self.network, self.target = agent.network, copy.deepcopy(agent.network)
         num_user, num_candidate = len(self.network.user_norm.mean), len(self.network.candidate_norm.mean)
         self.critic = StateNetwork(num_user, num_candidate, self.config.hidden, extra=self.config.size)
@@ -133,7 +133,8 @@ class _Trainer:
 
     def explore(self, user: Tensor, candidates: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         places, z, _ = self.network(user, candidates)
-        scores = affinity(places, z + self.config.noise * torch.randn(z.shape, generator=generator))
+        perturbed = z + self.config.noise * torch.randn(z.shape, generator=generator)
+        scores = self.agent.shown_last(affinity(places, perturbed), candidates)
         random = torch.rand(scores.shape, generator=generator)
         explore = torch.rand(len(scores), 1, generator=generator) < self.config.exploration
         slates = torch.where(explore, random, scores).topk(self.slate_size).indices
@@ -151,7 +152,8 @@ class _Trainer:
         places, z, intercept = self.network(batch.user, batch.candidates)
         with torch.no_grad():
             next_places, next_z, _ = self.target(batch.next_user, batch.next_candidates)
-            effect = inverse(next_places, affinity(next_places, next_z).topk(self.slate_size).indices)
+            ranked = self.agent.shown_last(affinity(next_places, next_z), batch.next_candidates)
+            effect = inverse(next_places, ranked.topk(self.slate_size).indices)
             follows = self.critic_target(*then, effect).squeeze(1)
             target = batch.more["reward"] + config.gamma * (1.0 - batch.terminated) * follows
         value = self.critic(*now, inverse(places, slate).detach()).squeeze(1)
@@ -160,7 +162,7 @@ class _Trainer:
 
         scores = affinity(places, z)
         supervision = binary_cross_entropy_with_logits(scores.gather(1, slate) + intercept[:, None], consumed)
-        own_slate = scores.detach().topk(self.slate_size).indices
+        own_slate = self.agent.shown_last(scores.detach(), batch.candidates).topk(self.slate_size).indices
         alignment = (z - inverse(places, own_slate).detach()).square().mean()
         actor_loss = -self.critic(*now, z).mean()
         loss = config.supervision_weight * supervision + config.alignment_weight * alignment

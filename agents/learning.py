@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import gymnasium
 import numpy as np
@@ -50,7 +50,7 @@ class LearnerConfig(AgentConfig):
     total_steps: int = Field(300_000, ge=1, description="slates shown in all, the default budget")
     batch_size: int = Field(256, ge=2, description="slates per gradient step")
     replay_size: int = Field(20_480, ge=2, description="slates remembered")
-    learning_rate: float = Field(3e-3, gt=0, description="Adam's, falling linearly to a tenth")
+    learning_rate: float = Field(1e-2, gt=0, description="Adam's, falling linearly to a tenth")
     gamma: float = Field(0.2, ge=0, le=1, description="discount per slate")
     max_grad_norm: float = Field(1.0, gt=0)
     hidden: int = Field(32, ge=1, description="width of the networks")
@@ -61,11 +61,13 @@ class LearnerConfig(AgentConfig):
 class NetworkAgent(Agent):
     """Shows the candidates that its network scores highest; a subclass says in ``build`` which network, and trains it.
 
+    What this trip has shown comes last (see ``not_shown``), unless the subclass leaves that to be learned.
     Every learned tensor is in ``network``, and that is what is saved.
     """
 
     observes = ("user", "candidates")
     learns = "environment"
+    repeats: ClassVar[bool] = False  # whether what the trip has shown competes with the rest
 
     def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:
         """See ``Agent``; untrained until ``train`` or ``load``."""
@@ -73,6 +75,7 @@ class NetworkAgent(Agent):
         layout = observation_layout(world, self.observes)
         with private_rng(seed):
             self.network: Any = self.build(len(layout["user"]), len(layout["candidates"]))
+        self._shown = layout["candidates"].index("shown")
 
     def build(self, num_user: int, num_candidate: int) -> nn.Module:
         """The untrained network for so many features; torch's global generator is seeded."""
@@ -88,7 +91,14 @@ class NetworkAgent(Agent):
         """See ``Agent.act``."""
         user, candidates = as_tensor(observations["user"]).float(), as_tensor(observations["candidates"]).float()
         with torch.no_grad():
-            return top_slate(context.slate_size, by_block(self.scores, user, candidates))
+            return top_slate(context.slate_size, self.shown_last(by_block(self.scores, user, candidates), candidates))
+
+    def shown_last(self, scores: Tensor, candidates: Tensor) -> Tensor:
+        """``scores`` [B, M], those of candidates that this trip has shown moved below all others."""
+        if self.repeats:
+            return scores
+        span = scores.amax(1, keepdim=True) - scores.amin(1, keepdim=True) + 1.0
+        return torch.where(candidates[:, :, self._shown] > 0, scores - span, scores)
 
     def tensors(self) -> dict[str, Tensor]:
         """The network's parameters and feature scaling."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from sb3_contrib import MaskablePPO
@@ -142,13 +141,6 @@ class MaskablePPOAgent(SB3Agent):
     def build(self, num_user: int, num_candidate: int) -> nn.Module:
         """See ``NetworkAgent.build``."""
         return SlateScorer(num_user, num_candidate, self.config.hidden)
-
-    def scores(self, user: Tensor, candidates: Tensor) -> Tensor:
-        """See ``NetworkAgent.scores``."""
-        scores = self.network(user, candidates)
-        fresh = not_shown(self.world, {"candidates": candidates})
-        span = scores.amax(1, keepdim=True) - scores.amin(1, keepdim=True) + 1.0
-        return torch.where(fresh > 0, scores, scores - span)
 
     def wrap(self, env: RecVectorEnv) -> SB3VecEnv:
         """See ``SB3Agent.wrap``."""

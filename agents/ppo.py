@@ -70,6 +70,7 @@ class PPOAgent(SB3Agent):
 
     id = "ppo"
     Config = PPOConfig
+    repeats = True
     algorithm = PPO
 
     def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:

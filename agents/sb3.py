@@ -44,7 +44,7 @@ class OffPolicyConfig(AgentConfig):
     total_steps: int = Field(500_000, ge=1, description="slates shown in all, the default budget")
     batch_size: int = Field(256, ge=2, description="slates per gradient step")
     replay_size: int = Field(20_480, ge=2, description="slates remembered")
-    learning_rate: float = Field(3e-3, gt=0, description="Adam's, falling linearly to a tenth")
+    learning_rate: float = Field(1e-2, gt=0, description="Adam's, falling linearly to a tenth")
     gamma: float = Field(0.2, ge=0, le=1, description="discount per slate")
     hidden: int = Field(32, ge=1, description="width of the networks")
     calibration_steps: int = Field(8, ge=1, description="random slates per lane that the feature scaling is set from")

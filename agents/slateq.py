@@ -121,7 +121,7 @@ class _Trainer:
         self.agent = agent
 
     def explore(self, user: Tensor, candidates: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        scores = self.agent.scores(user, candidates)
+        scores = self.agent.shown_last(self.agent.scores(user, candidates), candidates)
         random = torch.rand(scores.shape, generator=generator)
         explore = torch.rand(len(scores), 1, generator=generator) < self.config.exploration
         slates = torch.where(explore, random, scores).topk(self.slate_size).indices
@@ -133,7 +133,8 @@ class _Trainer:
         with torch.no_grad():
             logits, values, nothing = self.target(batch.next_user, batch.next_candidates)
             choice = logits.sigmoid()
-            best = (choice * values).topk(self.slate_size).indices
+            ranked = self.agent.shown_last(choice * values, batch.next_candidates)
+            best = ranked.topk(self.slate_size).indices
             follows = slate_value(choice.gather(1, best), values.gather(1, best), nothing)
             after = self.config.gamma * (1.0 - batch.terminated) * follows
         item_target, nothing_target = item_targets(batch.more["own"], consumed, after)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class WolpertingerConfig(LearnerConfig):
     """Settings of ``WolpertingerAgent``."""
 
-    neighbours: int = Field(40, ge=1, description="candidates nearest to the proposal that the critic ranks")
+    neighbours: int = Field(60, ge=1, description="candidates nearest to the proposal that the critic ranks")
     noise: float = Field(0.3, ge=0, description="standard deviation of the noise on each feature of the proposal")
     exploration: float = Field(0.2, ge=0, le=1, description="chance that a lane proposes at random")
     target_rate: float = Field(0.05, gt=0, le=1, description="share by which targets follow at each gradient step")
