@@ -98,7 +98,7 @@ class SB3Agent(NetworkAgent):
             venv = self.wrap(env)
             if resume and checkpoint and checkpoint.is_file():
                 model = self.algorithm.load(checkpoint, env=venv, device="cpu")
-                if replay := _replay(model):
+                if (replay := _replay(model)) is not None:
                     replay.restore(load_file(_beside(checkpoint, model)))
             else:
                 calibrate(self, env)
@@ -176,7 +176,7 @@ class _Segments(BaseCallback):
             return
         if self.checkpoint:
             self._save(self.checkpoint)
-        if replay := _replay(model):
+        if (replay := _replay(model)) is not None:
             replay.cut()
         seed = segment_seed(self.seed, number)
         seed_globals(seed)
@@ -187,7 +187,7 @@ class _Segments(BaseCallback):
     def _save(self, checkpoint: Path) -> None:
         """An interruption leaves the old checkpoint or the new one, whole."""
         replay = _replay(self.model)
-        if replay:
+        if replay is not None:
             save_file(replay.tensors(), _beside(checkpoint, self.model))
         partial = checkpoint.with_name(f"partial-{checkpoint.name}")
         self.model.save(partial, exclude=_NOT_SAVED)
