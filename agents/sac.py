@@ -41,7 +41,7 @@ _LOG_DEVIATION = (-4.0, 0.5)  # bounds of the logarithm of the deviation, before
 class SACConfig(OffPolicyConfig):
     """Settings of ``SACAgent``."""
 
-    actions: Literal["scores", "weights"] = Field("scores", description="the action mode")
+    actions: Literal["scores", "weights"] = Field("weights", description="the action mode")
     total_steps: int = Field(300_000, ge=1, description="slates shown in all, the default budget")
     target_rate: float = Field(0.05, gt=0, le=1, description="share by which targets follow at each gradient step")
     deviation: float = Field(

@@ -32,8 +32,8 @@ class WolpertingerConfig(LearnerConfig):
     """Settings of ``WolpertingerAgent``."""
 
     neighbours: int = Field(60, ge=1, description="candidates nearest to the proposal that the critic ranks")
-    noise: float = Field(0.3, ge=0, description="standard deviation of the noise on each feature of the proposal")
-    exploration: float = Field(0.2, ge=0, le=1, description="chance that a lane proposes at random")
+    noise: float = Field(0.5, ge=0, description="standard deviation of the noise on each feature of the proposal")
+    exploration: float = Field(0.3, ge=0, le=1, description="chance that a lane proposes at random")
     target_rate: float = Field(0.05, gt=0, le=1, description="share by which targets follow at each gradient step")
 
 
@@ -65,7 +65,12 @@ class WolpertingerAgent(NetworkAgent):
 
     def scores(self, user: Tensor, candidates: Tensor) -> Tensor:
         """See ``NetworkAgent.scores``."""
-        return refined(self.network, user, candidates, self.config.neighbours)
+        return self.refined_by(self.network, user, candidates)
+
+    def refined_by(self, network: WolpertingerNetwork, user: Tensor, candidates: Tensor) -> Tensor:
+        """What ``refined`` gives by ``network``; what the trip has shown is nobody's neighbour."""
+        distances = -self.shown_last(-squared_distances(network.propose(user, candidates), candidates), candidates)
+        return refined(network.critic(user, candidates), distances, self.config.neighbours)
 
     def train(
         self,
@@ -93,12 +98,10 @@ def nearest(proto: Tensor, candidates: Tensor, number: int) -> Tensor:
     return squared_distances(proto, candidates).sort(dim=1, stable=True).indices[:, :number]
 
 
-def refined(network: WolpertingerNetwork, user: Tensor, candidates: Tensor, neighbours: int) -> Tensor:
-    """Values [B, M] of the nearest neighbours of the proposal; all others below them, by how near they are."""
-    values = network.critic(user, candidates)
-    distance = squared_distances(network.propose(user, candidates), candidates)
-    near = distance.sort(dim=1, stable=True).indices[:, : min(neighbours, distance.shape[1])]
-    below = values.amin(1, keepdim=True) - 1.0 - distance
+def refined(values: Tensor, distances: Tensor, neighbours: int) -> Tensor:
+    """``values`` [B, M] of the nearest neighbours, by ``distances`` [B, M]; all others below, by how near they are."""
+    near = distances.sort(dim=1, stable=True).indices[:, : min(neighbours, distances.shape[1])]
+    below = values.amin(1, keepdim=True) - 1.0 - (distances - distances.amin(1, keepdim=True))
     return below.scatter(1, near, values.gather(1, near))
 
 
@@ -106,7 +109,7 @@ class _Trainer:
     """See ``recgym.agents.learning.Trainer``."""
 
     def __init__(self, agent: WolpertingerAgent, slate_size: int) -> None:
-        self.config, self.slate_size = agent.config, slate_size
+        self.agent, self.config, self.slate_size = agent, agent.config, slate_size
         self.network, self.target = agent.network, copy.deepcopy(agent.network)
         self.modules = {"network": self.network, "target": self.target}
         rate = self.config.learning_rate
@@ -127,7 +130,7 @@ class _Trainer:
     def update(self, generator: torch.Generator) -> dict[str, float]:
         batch = self.replay.sample(self.config.batch_size, generator)
         with torch.no_grad():
-            best = refined(self.target, batch.next_user, batch.next_candidates, self.config.neighbours)
+            best = self.agent.refined_by(self.target, batch.next_user, batch.next_candidates)
             follows = best.topk(self.slate_size).values.mean(1, keepdim=True)  # an item's share of what follows
             target = batch.more["own"] + self.config.gamma * (1.0 - batch.terminated)[:, None] * follows
         values = self.network.critic(batch.user, batch.candidates).gather(1, batch.more["slate"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from recgym.agents.sb3 import ItemValues, LaneByLane
 from recgym.agents.slateq import item_targets, slate_value
 from recgym.agents.training import training_env
 from recgym.agents.wolpertinger import nearest, refined
+from recgym.envs.actions import squared_distances
 from recgym.scenario import load_scenario
 from recgym.worlds.world import World
 
@@ -189,13 +189,10 @@ def test_what_the_trip_has_shown_comes_last(world: World) -> None:
 def test_wolpertinger_finds_the_nearest_and_ranks_them_by_value() -> None:
     candidates = torch.tensor([[[0.0, 0.0], [1.0, 1.0], [0.9, 1.0], [-1.0, 0.0]]])
     assert nearest(torch.tensor([[1.0, 1.0]]), candidates, 3).tolist() == [[1, 2, 0]]
-    network: Any = SimpleNamespace(
-        propose=lambda user, seen: torch.tensor([[1.0, 1.0]]),
-        critic=lambda user, seen: torch.tensor([[9.0, 1.0, 2.0, 8.0]]),
-    )
+    distances = squared_distances(torch.tensor([[1.0, 1.0]]), candidates)
+    values = torch.tensor([[9.0, 1.0, 2.0, 8.0]])
     for neighbours, order in ((2, [2, 1, 0, 3]), (3, [0, 2, 1, 3]), (4, [0, 3, 2, 1]), (1, [1, 2, 0, 3])):
-        values = refined(network, torch.zeros(1, 1), candidates, neighbours)
-        assert values.argsort(descending=True).tolist() == [order]
+        assert refined(values, distances, neighbours).argsort(descending=True).tolist() == [order]
 
 
 def test_hac_inverts_slates() -> None:

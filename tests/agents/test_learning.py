@@ -73,6 +73,7 @@ LEARNERS: dict[str, tuple[dict[str, Any], int]] = {
     "reinforce": (RL, 40_000),
     "slateq": (RL, 30_000),
     "wolpertinger": (RL, 40_000),
+    "sac": (RL, 12_000),
     "hac": (RL, 20_000),
 }
 
