@@ -279,8 +279,8 @@ def segment_seed(seed: int, rollout: int) -> int:
 def calibrate(agent: NetworkAgent, env: RecVectorEnv) -> None:
     """Sets the feature scaling in the agent's network from a few random slates in each lane of ``env``.
 
-    A network that learns from slates of one item and is shown slates of K is deaf to what a trip has come to so far:
-    ten items bought on one slate are a state that it never met.
+    A network that learns from other slates than it will fill (of one item, or the neighbours of a noisy proposal) is
+    deaf to what a trip has come to so far: ten items bought on one slate are a state that it never met.
     """
     observations, _ = env.reset(seed=segment_seed(agent.seed, -1))
     users, candidates = [], []
@@ -295,7 +295,7 @@ def calibrate(agent: NetworkAgent, env: RecVectorEnv) -> None:
         kind = name.rpartition(".")[2]
         if isinstance(module, Standardise):
             module.calibrate(rows[kind])
-            if kind == "user_norm" and agent.action_mode == "item":
+            if kind == "user_norm" and agent.action_mode in ("item", "proto"):
                 module.scale[of_trips] = 0.0
 
 

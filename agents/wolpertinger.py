@@ -134,7 +134,9 @@ class _Trainer:
             follows = best.topk(self.slate_size).values.mean(1, keepdim=True)  # an item's share of what follows
             target = batch.more["own"] + self.config.gamma * (1.0 - batch.terminated)[:, None] * follows
         values = self.network.critic(batch.user, batch.candidates).gather(1, batch.more["slate"])
-        critic_loss = (values - target).square().mean()
+        # What the trip had shown is bought no more and not up for choice: its zeros are not the critic's to explain.
+        fresh = (batch.candidates[:, :, self.agent._shown].gather(1, batch.more["slate"]) == 0).float()
+        critic_loss = (fresh * (values - target).square()).sum() / fresh.sum().clamp(min=1.0)
         descend(self.optimizers["critic"], critic_loss, self.config.max_grad_norm)
         proto = self.network.propose(batch.user, batch.candidates)
         actor_loss = -self.network.critic(batch.user, proto[:, None, :]).mean()
