@@ -93,11 +93,11 @@ class NetworkAgent(Agent):
         with torch.no_grad():
             return top_slate(context.slate_size, self.shown_last(by_block(self.scores, user, candidates), candidates))
 
-    def shown_last(self, scores: Tensor, candidates: Tensor) -> Tensor:
-        """``scores`` [B, M], those of candidates that this trip has shown moved below all others."""
+    def shown_last(self, scores: Tensor, candidates: Tensor, margin: float = 1.0) -> Tensor:
+        """``scores`` [B, M], those of candidates that this trip has shown moved below all others by ``margin``."""
         if self.repeats:
             return scores
-        span = scores.amax(1, keepdim=True) - scores.amin(1, keepdim=True) + 1.0
+        span = (scores.amax(1, keepdim=True) - scores.amin(1, keepdim=True)).detach() + margin
         return torch.where(candidates[:, :, self._shown] > 0, scores - span, scores)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from recgym.envs.vector import RecVectorEnv
 
 
+_FAR = 20.0  # nats between what the trip has shown and the rest
+
+
 class ReinforceConfig(LearnerConfig):
     """Settings of ``ReinforceAgent``."""
 
@@ -83,13 +86,17 @@ class _Trainer:
 
     def __init__(self, agent: ReinforceAgent, slate_size: int) -> None:
         self.config, self.slate_size = agent.config, slate_size
-        self.network = agent.network
+        self.agent, self.network = agent, agent.network
         self.modules = {"network": self.network}
         self.optimizers = {"network": torch.optim.Adam(self.network.parameters(), self.config.learning_rate)}
         self.replay = Replay(self.config.replay_size)
 
+    def _log_policy(self, user: Tensor, candidates: Tensor) -> Tensor:
+        """Log pi [B, M]; what the trip has shown comes last, as in ``act``."""
+        return self.agent.shown_last(self.network(user, candidates), candidates, margin=_FAR).log_softmax(1)
+
     def explore(self, user: Tensor, candidates: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        log_p = self.network(user, candidates).log_softmax(1)
+        log_p = self._log_policy(user, candidates)
         gumbel = -torch.empty_like(log_p).exponential_(generator=generator).log()
         slates = (log_p + gumbel).topk(self.slate_size).indices
         return slates, {"slate": slates, "log_beta": log_p.gather(1, slates)}
@@ -99,7 +106,7 @@ class _Trainer:
         slate, log_beta = batch.more["slate"], batch.more["log_beta"]
         later = self.replay.later(self.config.gamma)[batch.place]
         returned = batch.more["own"] + self.config.gamma * later[:, None]
-        log_p = self.network(batch.user, batch.candidates).log_softmax(1)
+        log_p = self._log_policy(batch.user, batch.candidates)
         chosen = log_p.gather(1, slate)
         with torch.no_grad():
             weight = (chosen - log_beta).exp().clamp(max=self.config.weight_cap)
