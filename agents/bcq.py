@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
-from recgym.adapters.plackett_luce import SlateScorer
+from recgym.agents.networks import SlateScorer
 from recgym.agents.offline import Batch, OfflineConfig, learn_offline, logged, slot_value
 from recgym.agents.protocol import (
     ActContext,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from recgym.adapters.plackett_luce import SlateScorer
+from recgym.agents.networks import SlateScorer
 from recgym.agents.offline import Batch, OfflineConfig, learn_offline, logged, slot_value
 from recgym.agents.protocol import (
     ActContext,

@@ -57,6 +57,7 @@ def test_ppo_reaches_ninety_percent_of_the_optimum_in_a_minute(big_world: World)
     assert mean_reward(agent, big_world) >= 0.9 * optimum
 
 
+RL = {"num_envs": LANES}
 # Settings and slates: enough, and not much more.
 LEARNERS: dict[str, tuple[dict[str, Any], int]] = {
     "epsilon_greedy": ({}, 10_000),
@@ -66,6 +67,14 @@ LEARNERS: dict[str, tuple[dict[str, Any], int]] = {
     "thompson diagonal": ({"covariance": "diagonal"}, 10_000),
     "bcq": ({"updates": 500}, 6_000),
     "cql": ({"updates": 500}, 6_000),
+    "dqn": (RL, 20_000),
+    "qrdqn": (RL, 20_000),
+    "maskable_ppo": ({**RL, "batch_size": 256}, 30_000),
+    "reinforce": (RL, 40_000),
+    "slateq": (RL, 30_000),
+    "wolpertinger": (RL, 40_000),
+    "sac": (RL, 12_000),
+    "hac": (RL, 20_000),
 }
 
 
@@ -79,7 +88,7 @@ def test_learners_reach_ninety_percent_of_the_optimum_in_a_minute(big_world: Wor
     optimum = mean_reward(make_agent("greedy", big_world), big_world)
     assert mean_reward(agent, big_world) < 0.6 * optimum  # nothing was learned yet
     start = time.process_time()
-    agent.train(identity_env(big_world, LANES, observation=agent.observes), steps)
+    agent.train(identity_env(big_world, LANES, observation=agent.observes, action_mode=agent.action_mode), steps)
     assert time.process_time() - start < 60
     assert mean_reward(agent, big_world) >= 0.9 * optimum
 
