@@ -16,7 +16,7 @@ chosen by the top K of the perturbed hyper-action, without sampling.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,14 +118,14 @@ class _Trainer:
         num_user, num_candidate = len(self.network.user_norm.mean), len(self.network.candidate_norm.mean)
         self.critic = StateNetwork(num_user, num_candidate, self.config.hidden, extra=self.config.size)
         self.critic_target = copy.deepcopy(self.critic)
-        self.modules = {
+        self.modules: Mapping[str, nn.Module] = {
             "network": self.network,
             "target": self.target,
             "critic": self.critic,
             "critic_target": self.critic_target,
         }
         rate = self.config.learning_rate
-        self.optimizers = {
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {
             "network": torch.optim.Adam(self.network.parameters(), rate),
             "critic": torch.optim.Adam(self.critic.parameters(), rate),
         }

@@ -153,6 +153,7 @@ def train_in_segments(
     config, lanes = agent.config, env.num_envs
     checkpoint = directory / CHECKPOINT if directory else None
     generator = torch.Generator()
+    observations: Mapping[str, Any]
     done = 0
     with one_thread():
         again = resume and checkpoint is not None and checkpoint.is_file()

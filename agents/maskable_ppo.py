@@ -67,7 +67,7 @@ class MaskedVecEnv(SB3VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """See ``SB3VecEnv``."""
         self._observations, *rest = super().step_wait()
-        return (self._observations, *rest)  # type: ignore[return-value]
+        return (self._observations, *rest)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Bool [B, M]: whether a candidate may be shown; all of them where all have been."""

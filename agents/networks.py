@@ -112,7 +112,7 @@ class RankNetwork(nn.Module):
     def standardised(self, user: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """The features as the network sees them."""
         scaling = self if self.by_weights else self.scorer
-        return scaling.user_norm(user), scaling.candidate_norm(candidates)  # type: ignore[operator]
+        return scaling.user_norm(user), scaling.candidate_norm(candidates)
 
     def candidate_scores(self, actions: Tensor, candidates: Tensor) -> Tensor:
         """The scores [B, M] that actions mean, as the environment ranks by them."""

@@ -14,7 +14,7 @@ later slates of the episode earned, as far as they are remembered.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,8 +87,10 @@ class _Trainer:
     def __init__(self, agent: ReinforceAgent, slate_size: int) -> None:
         self.config, self.slate_size = agent.config, slate_size
         self.agent, self.network = agent, agent.network
-        self.modules = {"network": self.network}
-        self.optimizers = {"network": torch.optim.Adam(self.network.parameters(), self.config.learning_rate)}
+        self.modules: Mapping[str, nn.Module] = {"network": self.network}
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {
+            "network": torch.optim.Adam(self.network.parameters(), self.config.learning_rate)
+        }
         self.replay = Replay(self.config.replay_size)
 
     def _log_policy(self, user: Tensor, candidates: Tensor) -> Tensor:

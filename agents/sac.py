@@ -87,6 +87,7 @@ class RankCritics(nn.Module):
         scores = linear_scores(actions, candidates) if self.by_weights else actions
         shown = soft_top(scores, self.slate_size)
         out = []
+        item: Any  # torch types what a ModuleList holds as Module
         for item, state in zip(self.items, self.states, strict=True):
             u, c = item.user_norm(user), item.candidate_norm(candidates)
             out.append(state(u, c) + (shown * item(user, candidates)).sum(1, keepdim=True))

@@ -14,7 +14,7 @@ the items consumed, which keeps the decomposition exact (``item_targets``).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,8 +115,10 @@ class _Trainer:
     def __init__(self, agent: SlateQAgent, slate_size: int) -> None:
         self.config, self.slate_size = agent.config, slate_size
         self.network, self.target = agent.network, copy.deepcopy(agent.network)
-        self.modules = {"network": self.network, "target": self.target}
-        self.optimizers = {"network": torch.optim.Adam(self.network.parameters(), self.config.learning_rate)}
+        self.modules: Mapping[str, nn.Module] = {"network": self.network, "target": self.target}
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {
+            "network": torch.optim.Adam(self.network.parameters(), self.config.learning_rate)
+        }
         self.replay = Replay(self.config.replay_size)
         self.agent = agent
 

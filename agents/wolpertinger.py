@@ -11,7 +11,7 @@ refined policy.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,9 +111,9 @@ class _Trainer:
     def __init__(self, agent: WolpertingerAgent, slate_size: int) -> None:
         self.agent, self.config, self.slate_size = agent, agent.config, slate_size
         self.network, self.target = agent.network, copy.deepcopy(agent.network)
-        self.modules = {"network": self.network, "target": self.target}
+        self.modules: Mapping[str, nn.Module] = {"network": self.network, "target": self.target}
         rate = self.config.learning_rate
-        self.optimizers = {
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {
             "actor": torch.optim.Adam(self.network.actor.parameters(), rate),
             "critic": torch.optim.Adam(self.network.critic.parameters(), rate),
         }
