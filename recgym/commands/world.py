@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recgym.user_models.preference.config import Method
+
 if TYPE_CHECKING:
     from recgym.data.interactions import Interactions
     from recgym.worlds.world import World
@@ -63,6 +65,16 @@ def build(
         Path | None, typer.Option(help="The bundle's directory. Default: $RECGYM_HOME/worlds/NAME.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the build.")] = 0,
+    held_out_items: Annotated[
+        float,
+        typer.Option(min=0, max=0.5, help="Share of the items kept out of training, to be measured. Needs --out."),
+    ] = 0.0,
+    encoder: Annotated[
+        str | None, typer.Option(help="A Hugging Face encoder or decoder: name or path. Default: the recipe's.")
+    ] = None,
+    tuning: Annotated[
+        Method | None, typer.Option(help="What of the encoder is tuned on first purchases. Default: the recipe's.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Torch threads; 0 leaves torch's default.")] = 0,
 ) -> None:
     """Build a world from real data: log, text and graph features, pre-training, fine-tuning, validation.
@@ -80,9 +92,13 @@ def build(
     from recgym.worlds.build import build_world
     from recgym.worlds.recipes import Recipe
 
+    if held_out_items and out is None:
+        raise typer.BadParameter("a world without some of its items is no replacement for the whole one: give --out")
     filters = {"min_item_users": min_item_users, "min_user_trips": min_user_trips, "currency": currency}
+    filters |= {"held_out_items": held_out_items or None, "encoder": encoder}
     changes: dict[str, Any] = {key: value for key, value in filters.items() if value is not None}
     changes |= {"seed": seed} | ({"model": nested(parse_settings(config))} if config else {})
+    changes |= {"tuning": {"method": tuning}} if tuning else {}
     log = None
     if source is not None:
         options = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -22,6 +23,7 @@ from recgym.user_models.preference.exposures import fit_lift
 from recgym.user_models.preference.graph import Knowledge
 from recgym.user_models.preference.model import PreferenceModel, TrainingData
 from recgym.user_models.preference.text import encode_texts
+from recgym.user_models.preference.text_tuning import tuned_encoder
 from recgym.user_models.preference.training import Trainer
 from recgym.worlds.bundle import write_bundle
 from recgym.worlds.card import card_files
@@ -29,6 +31,7 @@ from recgym.worlds.parameters import behaviour_parameters
 from recgym.worlds.prepare import Prepared, prepare
 from recgym.worlds.recipes import Recipe
 from recgym.worlds.spec import FORMAT_VERSION, Parameter, WorldSpec
+from recgym.worlds.unseen import unseen_vectors
 from recgym.worlds.userside import user_side
 from recgym.worlds.validate import satisfaction_reference, validate
 from recgym.worlds.world import World, load_world, worlds_home
@@ -59,11 +62,9 @@ def build_world(
     report("reading the log", 0.0)
     log = recipe.log() if log is None else log
     prepared = prepare(log, recipe)
-    text = encode_texts(
-        prepared.items["text"].tolist(), recipe.encoder, progress=lambda done, of: report("encoding texts", done / of)
-    )
-    data = training_data(prepared, recipe, text)
     directory = build_directory(recipe, log)
+    text, unseen_text = item_texts(prepared, recipe, directory / "text", report)
+    data = training_data(prepared, recipe, text)
     trainer = Trainer(data, recipe.model, recipe.seed, directory, report)
     model = trainer.run()
     target = out if out is not None else worlds_home() / recipe.name
@@ -72,9 +73,31 @@ def build_world(
         return load_world(target)
     (directory / "history.json").write_text(json.dumps(trainer.history, indent=1), encoding="utf-8")
     report("exporting", 0.0)
-    world = _measure(_export(target, recipe, log, prepared, text, data, trainer, model), log, report)
+    world = _measure(_export(target, recipe, log, prepared, text, unseen_text, data, trainer, model), log, report)
     trainer.wait()
     return world
+
+
+def item_texts(
+    prepared: Prepared, recipe: Recipe, directory: Path, report: Progress
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Text embeddings of the items [N, width] and of those held out of all training, by the recipe's encoder.
+
+    Where the recipe tunes the encoder, ``directory`` holds what that leaves behind.
+    """
+    texts = prepared.items["text"].tolist()
+    encoder = tuned_encoder(
+        *(texts, prepared.trips, recipe.encoder, recipe.tuning, recipe.seed, directory),
+        pooling=recipe.pooling,
+        progress=report,
+    )
+    encode = functools.partial(
+        encode_texts,
+        encoder=encoder,
+        pooling=recipe.pooling,
+        progress=lambda done, of: report("encoding texts", done / of),
+    )
+    return encode(texts), None if prepared.unseen is None else encode(prepared.unseen.items["text"].tolist())
 
 
 def build_directory(recipe: Recipe, log: Interactions) -> Path:
@@ -107,6 +130,7 @@ def _export(
     log: Interactions,
     prepared: Prepared,
     text: torch.Tensor,
+    unseen_text: torch.Tensor | None,
     data: TrainingData,
     trainer: Trainer,
     model: PreferenceModel,
@@ -154,6 +178,8 @@ def _export(
     items = prepared.items.drop(columns="text")
     weights = {name: value.detach().clone() for name, value in model.network.state_dict().items()}
     tables = {"vectors": vectors, "text_pca": pca / pca.std(0).clamp(min=1e-6) * 0.33, "graph": graph}
+    if prepared.unseen is not None and unseen_text is not None:
+        tables["unseen_vectors"] = unseen_vectors(model, prepared.items, prepared.unseen, unseen_text)
     write_bundle(target, spec, items, users, tables, tensors, weights, card_files(spec))
     return load_world(target)
 

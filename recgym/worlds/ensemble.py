@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from recgym.data.interactions import Interactions
 from recgym.errors import WorldError
-from recgym.user_models.preference.text import encode_texts
 from recgym.user_models.preference.training import Trainer
-from recgym.worlds.build import build_directory, rewrite, training_data
+from recgym.worlds.build import build_directory, item_texts, rewrite, training_data
 from recgym.worlds.prepare import prepare
 from recgym.worlds.recipes import Recipe
 from recgym.worlds.validate import require_log
@@ -34,7 +33,8 @@ def add_members(world: World, count: int, log: Interactions | None = None, progr
     log = recipe.log() if log is None else log
     require_log(world, log)
     prepared = prepare(log, recipe)
-    data = training_data(prepared, recipe, encode_texts(prepared.items["text"].tolist(), recipe.encoder))
+    text, _ = item_texts(prepared, recipe, build_directory(recipe, log) / "text", report)
+    data = training_data(prepared, recipe, text)
     tables = world.item_tensors["vectors"], world.item_tensors["graph"]
     members = list(world.members[: count - 1])
     while len(members) < count - 1:

@@ -15,6 +15,7 @@ from recgym.user_models.preference.network import MAX_FEEDBACK, TREND_DAYS
 from recgym.user_models.preference.trends import Trends
 from recgym.user_models.preference.trips import Trips
 from recgym.worlds.recipes import Recipe
+from recgym.worlds.unseen import Unseen, choose_unseen
 
 GROUP = 10  # a rating log has no baskets: a trip is a run of at most this many ratings on one day
 
@@ -30,6 +31,7 @@ class Prepared:
     users: pd.DataFrame  # [U] user_id as in the log, observable attributes
     filters: tuple[FilterCount, ...]
     first_day: str  # date of day 0
+    unseen: Unseen | None  # items held out of all training
 
 
 def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = None) -> Prepared:
@@ -66,6 +68,12 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
     buyers = frame.groupby("item")["user"].nunique()
     common = frame["item"].isin(buyers.index[buyers >= recipe.min_item_users])
     frame = _keep(frame, common.to_numpy(), f"items with fewer than {recipe.min_item_users} users", filters)
+    unseen, removed = frame.iloc[:0], np.zeros(0, np.int64)
+    if recipe.held_out_items:
+        removed = choose_unseen(np.unique(frame["item"]), recipe.held_out_items, recipe.seed)
+        mask = frame["item"].isin(removed).to_numpy()
+        unseen = frame[mask]
+        frame = _keep(frame, ~mask, f"{len(removed)} items held out of the world and all training", filters)
     made = frame.groupby("user")["trip"].nunique()
     active = frame["user"].isin(made.index[made >= recipe.min_user_trips])
     frame = _keep(frame, active.to_numpy(), f"users with fewer than {recipe.min_user_trips} trips", filters)
@@ -110,6 +118,7 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
         users=_user_table(users, recipe),
         filters=tuple(filters),
         first_day=str(first),
+        unseen=_unseen(items, unseen, removed, user_rows) if len(removed) else None,
     )
 
 
@@ -251,8 +260,18 @@ def _item_table(described: pd.DataFrame, prices: pd.DataFrame, trips: Trips) -> 
     where the log ends.
     """
     training = training_part(trips)
+    popularity = np.bincount(training.item, minlength=len(described))
+    return _description(described, prices).assign(
+        popularity=popularity,
+        interval_days=repurchase_intervals(training).round(2),
+        repeat_share=repeat_shares(training).round(4),
+        **trend_columns(trips, popularity),
+    )
+
+
+def _description(described: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFrame:
+    """What is known of each item without its sales; ``prices`` holds item row, price and discount of events."""
     count = len(described)
-    popularity = np.bincount(training.item, minlength=count)
 
     def column(name: str, default: str) -> pd.Series:
         values = described[name] if name in described else pd.Series([None] * count, index=described.index)
@@ -272,11 +291,18 @@ def _item_table(described: pd.DataFrame, prices: pd.DataFrame, trips: Trips) -> 
             "brand": column("brand", "unknown").to_numpy(),
             "price": median["price"].fillna(0.0).round(2).to_numpy(),
             "discount": median["discount"].fillna(0.0).round(4).to_numpy(),
-            "popularity": popularity,
-            "interval_days": repurchase_intervals(training).round(2),
-            "repeat_share": repeat_shares(training).round(4),
-            **trend_columns(trips, popularity),
         }
+    )
+
+
+def _unseen(items: pd.DataFrame, events: pd.DataFrame, removed: np.ndarray, user_rows: np.ndarray) -> Unseen:
+    """The items ``removed`` and the pairs of those of their buyers who are users of the world."""
+    events = events.assign(item=np.searchsorted(removed, events["item"]))
+    pairs = events.loc[events["user"].isin(user_rows), ["user", "item"]].drop_duplicates().sort_values(["user", "item"])
+    return Unseen(
+        items=_description(items.iloc[removed], events),
+        user=np.searchsorted(user_rows, pairs["user"]),
+        item=pairs["item"].to_numpy(),
     )
 
 

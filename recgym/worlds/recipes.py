@@ -10,8 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 import recgym.data
 from recgym.data.interactions import Interactions
 from recgym.data.own import LogFiles, load_files
-from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, TrainingConfig
-from recgym.user_models.preference.text import DEFAULT_ENCODER
+from recgym.user_models.preference.config import (
+    GraphConfig,
+    ModelConfig,
+    NetworkConfig,
+    TrainingConfig,
+    TuningConfig,
+)
+from recgym.user_models.preference.text import DEFAULT_ENCODER, Pooling
 
 
 class Binning(BaseModel):
@@ -46,13 +52,21 @@ class Recipe(BaseModel):
     currency: str | None = None
     min_item_users: int = Field(20, ge=1, description="items bought by fewer users are left out")
     min_user_trips: int = Field(5, ge=4, description="users with fewer trips are left out; two are held out")
+    held_out_items: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="share of the items kept out of the world and all training; the card measures them",
+    )
     every_item: bool = Field(False, description="keep items marked as not recommendable (fuel, coupons) too")
     examination_decay: float = Field(
         0.9, gt=0, le=1, description="logs with exposures: position p (from 0) was examined with chance decay ** p"
     )
     half: Literal["a", "b"] | None = Field(None, description="one half of the users, by a hash of their ids")
     attributes: dict[str, Binning] = {}
-    encoder: str = DEFAULT_ENCODER
+    encoder: str = Field(DEFAULT_ENCODER, description="name or path of a Hugging Face encoder or decoder")
+    pooling: Pooling = Field("mean", description="a text's embedding: the mean of its last states, or its last token's")
+    tuning: TuningConfig = TuningConfig()
     seed: int = 0
     model: ModelConfig = ModelConfig()
 

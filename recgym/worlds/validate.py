@@ -23,6 +23,7 @@ from recgym.worlds.prepare import prepare, trend_columns
 from recgym.worlds.recipes import Recipe
 from recgym.worlds.sequences import compare_sequences
 from recgym.worlds.unaided import popularity_trips, unaided_trips
+from recgym.worlds.unseen import Unseen, measure_unseen
 from recgym.worlds.userside import user_side
 from recgym.worlds.views import CutView, HeldOut
 from recgym.worlds.world import World
@@ -41,11 +42,12 @@ def validate(world: World, log: Interactions, progress: Progress | None = None) 
     report = progress or (lambda what, share: None)
     require_log(world, log)
     recipe = Recipe.model_validate(world.spec.config)
-    trips = prepare(log, recipe).trips
+    prepared = prepare(log, recipe)
+    trips = prepared.trips
     return {
         "held_out": "each user's last trip; the one before it was used for early stopping and calibration",
         "users": trips.num_users,
-        **_pointwise(world, trips, recipe, report),
+        **_pointwise(world, trips, recipe, prepared.unseen, report),
         **_unaided(world, trips, recipe, report),
     }
 
@@ -63,7 +65,7 @@ def require_log(world: World, log: Interactions) -> None:
         )
 
 
-def _pointwise(world: World, trips: Trips, recipe: Recipe, report: Progress) -> dict[str, Any]:
+def _pointwise(world: World, trips: Trips, recipe: Recipe, unseen: Unseen | None, report: Progress) -> dict[str, Any]:
     """Each user's last trip, item by item."""
     stage = "validating: held-out trips"
     report(stage, 0.0)
@@ -103,6 +105,10 @@ def _pointwise(world: World, trips: Trips, recipe: Recipe, report: Progress) -> 
     out["history"].insert(0, _without_history(world, trips, recipe, held))
     graded = measure_graded(view.answers(), trips, targets, 4 if recipe.kind == "rating" else 2, recipe.seed)
     out["rating" if recipe.kind == "rating" else "quantity"] = graded
+    if unseen is not None:
+        out["unseen_items"] = measure_unseen(
+            view.logits_of(world.item_tensors["unseen_vectors"]), users, unseen, recipe.seed
+        )
     if world.members:
         out["ensemble"] = measure_members(lambda member: CutView(member, trips, targets), cut, held, trips, targets)
     report(stage, 1.0)

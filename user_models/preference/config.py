@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Method = Literal["frozen", "lora", "full"]  # how a text encoder is tuned
+
 
 class NetworkConfig(BaseModel):
     """Sizes of the preference network."""
@@ -73,6 +75,24 @@ class TrainingConfig(BaseModel):
                 "pretrain_epochs to 0"
             )
         return self
+
+
+class TuningConfig(BaseModel):
+    """How the text encoder is fitted to what is bought, before anything else is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Method = "frozen"
+    rank: int = Field(8, ge=1, description="LoRA: rank of the updates of all linear layers")
+    steps: int = Field(200, ge=1)
+    batch: int = Field(64, ge=2, description="items a step, each the next item of some and a negative of the others")
+    buyers: int = Field(8, ge=1, description="histories a step that go with each of its items")
+    history: int = Field(50, ge=1, description="latest distinct items of a history")
+    temperature: float = Field(0.05, gt=0)
+    learning_rate: float = Field(5e-4, gt=0, description="of LoRA's updates and of the projection of histories")
+    full_learning_rate: float = Field(2e-5, gt=0, description="of the whole encoder, where all of it is tuned")
+    clip_norm: float = Field(1.0, gt=0)
+    checkpoint_steps: int = Field(50, ge=1, description="steps from one checkpoint to the next")
 
 
 class RatingConfig(BaseModel):

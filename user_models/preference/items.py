@@ -146,6 +146,24 @@ class ItemEncoder(nn.Module):
         told = self.text(text)
         ids = self.ids.weight if hidden is None else torch.where(hidden[:, None], self.unknown, self.ids.weight)
         base = ids + told
-        graph = self.no_graph.expand_as(base) if adjacency is None else self.graph(base, adjacency, relations)
-        y = self.fusion({"text": told, "base": base, "graph": graph, "attributes": self.attributes(attributes)})
-        return self.norm(y), graph
+        graph = self.no_graph.expand_as(base)
+        if adjacency is not None:
+            graph = self.graph(base, adjacency, relations)
+        return self._fused(told, base, graph, attributes), graph
+
+    def new(self, text: Tensor, attributes: Tensor) -> Tensor:
+        """Item vectors y [M, dim] of items without id and without edges, from text and attributes as in ``forward``."""
+        told = self.text(text)
+        base = self.unknown + told
+        return self._fused(told, base, self._alone(base), attributes)
+
+    def _alone(self, base: Tensor) -> Tensor:
+        """Graph embeddings [M, dim] of items without edges."""
+        nobody = torch.zeros(0, dtype=torch.int64)
+        alone: Tensor = self.graph(base, normalised_adjacency(nobody, nobody, nobody, 0, len(base)))
+        return alone
+
+    def _fused(self, told: Tensor, base: Tensor, graph: Tensor, attributes: Tensor) -> Tensor:
+        sources = {"text": told, "base": base, "graph": graph, "attributes": self.attributes(attributes)}
+        y: Tensor = self.norm(self.fusion(sources))
+        return y

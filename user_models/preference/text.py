@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,6 +17,8 @@ from recgym.errors import WorldError
 from recgym.paths import recgym_home
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+MAX_TOKENS = 64
+Pooling = Literal["mean", "last"]
 NO_TEXT_WIDTH = 16  # of the zeros that stand for texts where no item has one
 
 
@@ -27,17 +31,68 @@ def encoder_path(name: str) -> str:
     return name
 
 
+@dataclass(frozen=True, eq=False)
+class TextEncoder:
+    """A Hugging Face encoder or decoder, without dropout, and its tokenizer."""
+
+    tokenizer: Any
+    model: Any
+    pooling: Pooling
+
+    @classmethod
+    def load(cls, name: str, pooling: Pooling = "mean") -> TextEncoder:
+        """Loads a model by name or path.
+
+        Raises:
+            WorldError: the model cannot be loaded (says how to get the default one), or is both encoder and decoder.
+        """
+        from transformers import AutoModel, AutoTokenizer
+
+        where = encoder_path(name)
+        try:
+            tokenizer, model = AutoTokenizer.from_pretrained(where), AutoModel.from_pretrained(where)
+        except (OSError, ValueError) as error:
+            hint = "pip install recgym[text]" if name == DEFAULT_ENCODER else "check the name or path"
+            raise WorldError(f"text encoder {name!r} cannot be loaded ({hint}): {error}") from error
+        if model.config.is_encoder_decoder:
+            raise WorldError(f"text encoder {name!r} is an encoder with a decoder; name one or the other")
+        if tokenizer.pad_token is None:  # decoders are trained without padding; it is masked anyway
+            tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.padding_side = "right"
+        return cls(tokenizer, model.eval(), pooling)
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Unit-length embeddings [len(texts), width] of texts cut to ``MAX_TOKENS``: the mean or the last state."""
+        inputs = self.tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        states = self.model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"]
+        if self.pooling == "last":
+            pooled = states[torch.arange(len(states)), (mask.sum(1) - 1).clamp(min=0)]
+        else:
+            weight = mask[..., None].float()
+            pooled = (states * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return torch.nn.functional.normalize(pooled, dim=-1)
+
+
 def encode_texts(
     texts: Sequence[str],
     encoder: str = DEFAULT_ENCODER,
     *,
+    pooling: Pooling = "mean",
     batch: int = 64,
-    max_tokens: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Unit-length mean-pooled embeddings float32 [len(texts), width] of a frozen Hugging Face encoder.
+    """Embeddings float32 [len(texts), width] of a Hugging Face model; see ``TextEncoder``.
 
-    The result is cached under ``$RECGYM_HOME/cache/text`` by the hash of the encoder's name and the texts.
+    The result is cached under ``$RECGYM_HOME/cache/text`` by the hash of the texts and of the encoder: its name, and
+    its weights where they lie in a directory (they may have been tuned there).
+
+    Args:
+        texts: what to encode; each different one is encoded once.
+        encoder: name or path.
+        pooling: what of the last layer is the embedding.
+        batch: texts at a time.
+        progress: called with the number of texts done and their number.
 
     Where no text holds a word, all embeddings are zero and no encoder is loaded: the text branch is off.
 
@@ -46,29 +101,18 @@ def encode_texts(
     """
     if not any(text.strip() for text in texts):
         return torch.zeros((len(texts), NO_TEXT_WIDTH))
-    digest = hashlib.sha256("\0".join((encoder, str(max_tokens), *texts)).encode()).hexdigest()[:32]
+    what = (encoder, _weights_digest(Path(encoder_path(encoder))), pooling, str(MAX_TOKENS), *texts)
+    digest = hashlib.sha256("\0".join(what).encode()).hexdigest()[:32]
     cached = recgym_home() / "cache" / "text" / f"{digest}.safetensors"
     if cached.is_file():
         return load_file(cached)["embeddings"]
-    from transformers import AutoModel, AutoTokenizer
-
-    where = encoder_path(encoder)
-    try:
-        tokenizer, model = AutoTokenizer.from_pretrained(where), AutoModel.from_pretrained(where)
-    except (OSError, ValueError) as error:
-        hint = "pip install recgym[text]" if encoder == DEFAULT_ENCODER else "check the name or path"
-        raise WorldError(f"text encoder {encoder!r} cannot be loaded ({hint}): {error}") from error
-    model.eval()
-    unique = sorted(set(texts), key=len)  # similar lengths together waste little padding
+    encode = TextEncoder.load(encoder, pooling)
+    unique = sorted(set(texts), key=lambda text: (len(text), text))  # similar lengths together waste little padding
     rows: dict[str, Tensor] = {}
     with torch.inference_mode():
         for start in range(0, len(unique), batch):
             chunk = unique[start : start + batch]
-            inputs = tokenizer(chunk, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
-            states = model(**inputs).last_hidden_state
-            mask = inputs["attention_mask"][..., None].float()
-            pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
-            rows.update(zip(chunk, torch.nn.functional.normalize(pooled, dim=-1), strict=True))
+            rows.update(zip(chunk, encode(chunk), strict=True))
             if progress is not None:
                 progress(min(start + batch, len(unique)), len(unique))
     embeddings = torch.stack([rows[text] for text in texts]).clone()
@@ -77,3 +121,14 @@ def encode_texts(
     save_file({"embeddings": embeddings}, temporary)
     temporary.rename(cached)
     return embeddings
+
+
+def _weights_digest(directory: Path) -> str:
+    """SHA-256 of the weights in a directory; of a model that lies in none, the empty string."""
+    if not directory.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted((*directory.glob("*.safetensors"), *directory.glob("*.bin"))):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

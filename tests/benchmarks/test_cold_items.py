@@ -1,0 +1,74 @@
+"""The benchmark of removed items on a small shop: frozen and tuned encoders on the same households."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recgym.data import Interactions
+from recgym.user_models.preference.config import ModelConfig, NetworkConfig, TrainingConfig
+from recgym.worlds.recipes import Recipe
+
+RECIPE = Recipe(
+    name="shop",
+    title="Shop",
+    dataset="shop",
+    kind="purchase",
+    min_item_users=3,
+    model=ModelConfig(
+        network=NetworkConfig(dim=16, layers=1, heads=2, feedforward=32, window=8, hidden=16, repeat_hidden=8),
+        training=TrainingConfig(own_negatives=8, other_negatives=8),
+    ),
+)
+
+
+def shop() -> Interactions:
+    """Half of the users buy food for animals, half buy tools."""
+    animals = [f"{word} {kind}" for word in ("dog", "cat", "horse", "rabbit") for kind in ("food", "toy", "bowl")]
+    tools = [f"{word} {kind}" for word in ("hammer", "saw", "drill", "wrench") for kind in ("steel", "set", "case")]
+    titles, rng = animals + tools, np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{item}", pd.Timestamp("2024-01-01") + pd.Timedelta(days=3 * trip), f"{user}-{trip}", 1)
+        for user in range(30)
+        for trip in range(8)
+        for item in rng.choice(np.arange(12) + 12 * (user % 2), rng.integers(2, 5), replace=False)
+    ]
+    frame = pd.DataFrame(rows, columns=["user", "item", "time", "basket", "quantity"])
+    items = pd.DataFrame({"item": [f"i{i}" for i in range(24)], "title": titles, "text": titles})
+    return Interactions.from_frame(frame, items=items, name="shop")
+
+
+@pytest.fixture
+def cold(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark_script("cold_items")
+
+
+def test_both_kinds_are_measured_on_the_same_households(cold: ModuleType, recgym_home: Path, tmp_path: Path) -> None:
+    options = argparse.Namespace(
+        tuning=["frozen", "lora"], seeds=[0], share=0.25, steps=2, pretrain_epochs=1, finetune_epochs=1, work=tmp_path
+    )
+    result = cold.run(options, shop(), RECIPE)
+    assert result["households"] > 20
+    for scorer in ("text", "text and price", "similarity"):
+        for negatives in ("uniform", "popularity"):
+            row = result["auc"][f"{scorer} / {negatives}"]
+            value, low, high = row["frozen"]
+            assert low <= value <= high
+            assert row["lora above frozen"][0] == pytest.approx(row["lora"][0] - value, abs=2e-4)
+    assert result["auc"]["similarity / uniform"]["frozen"][1] > 0.6  # the words tell animals from tools
+    assert cold.run(options, shop(), RECIPE)["auc"]["text / uniform"] == result["auc"]["text / uniform"]  # resumes
+
+
+def test_price_is_hidden_at_the_mean_of_known_items(cold: ModuleType) -> None:
+    from recgym.user_models.preference.attributes import new_item_attributes
+    from recgym.worlds.prepare import prepare
+
+    prepared = prepare(shop(), RECIPE.model_copy(update={"held_out_items": 0.25}))
+    columns = new_item_attributes(cold.without_price(prepared).items, prepared.items)
+    assert np.allclose(columns[:, -4:].numpy(), 0.0, atol=1e-3)
