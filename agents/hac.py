@@ -16,8 +16,7 @@ chosen by the top K of the perturbed hyper-action, without sampling.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,12 +24,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from recgym.agents.learning import LearnerConfig, NetworkAgent, descend, follow, train_in_segments
+from recgym.agents.learning import LearnerConfig, ReplayAgent, Trainer, descend, follow
 from recgym.agents.networks import Standardise, StateNetwork
 from recgym.agents.replay import Replay
 
 if TYPE_CHECKING:
-    from recgym.envs.vector import RecVectorEnv
+    pass
 
 
 class HACConfig(LearnerConfig):
@@ -63,7 +62,7 @@ class HACNetwork(nn.Module):
         return self.kernel(c) + self.direct(c), z[:, :-1], z[:, -1]
 
 
-class HACAgent(NetworkAgent):
+class HACAgent(ReplayAgent):
     """Shows the candidates of largest e(i) . Z."""
 
     id = "hac"
@@ -78,25 +77,9 @@ class HACAgent(NetworkAgent):
         places, z, _ = self.network(user, candidates)
         return affinity(places, z)
 
-    def train(
-        self,
-        env: RecVectorEnv,
-        steps: int,
-        *,
-        directory: Path | None = None,
-        progress: Callable[[int], None] | None = None,
-        resume: bool = False,
-    ) -> None:
-        """See ``Agent.train``."""
-        train_in_segments(
-            self,
-            lambda: _Trainer(self, env.slate_size),
-            env,
-            steps,
-            directory=directory,
-            progress=progress,
-            resume=resume,
-        )
+    def trainer(self, slate_size: int) -> Trainer:
+        """See ``ReplayAgent.trainer``."""
+        return _Trainer(self, slate_size)
 
 
 def affinity(places: Tensor, z: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from recgym.agents.protocol import (
 )
 from recgym.agents.replay import Replay
 from recgym.envs.features import USER_FEATURES
+from recgym.errors import AgentError
 from recgym.random import Purpose, fold
 from recgym.threads import one_thread
 
@@ -79,7 +80,7 @@ class NetworkAgent(Agent):
 
     def build(self, num_user: int, num_candidate: int) -> nn.Module:
         """The untrained network for so many features; torch's global generator is seeded."""
-        raise NotImplementedError
+        raise AgentError(f"{type(self).__name__} does not define build(num_user, num_candidate)")
 
     def scores(self, user: Tensor, candidates: Tensor) -> Tensor:
         """Scores [B, M] of candidates [B, M, F] for users [B, Du]."""
@@ -109,6 +110,26 @@ class NetworkAgent(Agent):
         self.network.load_state_dict(tensors)
 
 
+class ReplayAgent(NetworkAgent):
+    """A ``NetworkAgent`` trained by ``train_in_segments``; a subclass says in ``trainer`` how."""
+
+    def trainer(self, slate_size: int) -> Trainer:
+        """What trains this agent's network on slates of ``slate_size``."""
+        raise AgentError(f"{type(self).__name__} does not define trainer(slate_size)")
+
+    def train(
+        self,
+        env: RecVectorEnv,
+        steps: int,
+        *,
+        directory: Path | None = None,
+        progress: Callable[[int], None] | None = None,
+        resume: bool = False,
+    ) -> None:
+        """See ``Agent.train``."""
+        train_in_segments(self, env, steps, directory=directory, progress=progress, resume=resume)
+
+
 class Trainer(Protocol):
     """How an agent learns: what it has meanwhile besides its network, and its two steps."""
 
@@ -126,8 +147,7 @@ class Trainer(Protocol):
 
 
 def train_in_segments(
-    agent: NetworkAgent,
-    make: Callable[[], Trainer],
+    agent: ReplayAgent,
     env: RecVectorEnv,
     steps: int,
     *,
@@ -142,8 +162,8 @@ def train_in_segments(
     checkpoint, fresh lanes and fresh luck, so that nothing but the checkpoint crosses from one into the next.
 
     Args:
-        agent: its network is calibrated where training begins, and trained in place.
-        make: the trainer of the calibrated network; torch's global generator is seeded meanwhile.
+        agent: its network is calibrated where training begins, and trained in place; torch's global generator is
+            seeded while it makes its trainer.
         env: the environment, in the agent's action mode, lanes restarting within the step.
         steps: slates in all.
         directory: for the checkpoint.
@@ -160,7 +180,7 @@ def train_in_segments(
         if not again:
             calibrate(agent, env)
         with private_rng(segment_seed(agent.seed, -2)):
-            trainer = make()
+            trainer = agent.trainer(env.slate_size)
         if again and checkpoint:
             done = _restore(trainer, checkpoint)
         returns = np.zeros(lanes)

@@ -16,7 +16,6 @@ from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.distributions import MaskableCategoricalDistribution, MaskableDistribution
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from torch import Tensor, nn
 
@@ -24,7 +23,7 @@ from recgym.adapters.plackett_luce import PassThrough
 from recgym.adapters.sb3 import SB3VecEnv
 from recgym.agents.networks import SlateScorer, StateNetwork
 from recgym.agents.protocol import AgentConfig, not_shown
-from recgym.agents.sb3 import EPISODES_AVERAGED, SB3Agent
+from recgym.agents.sb3 import SB3Agent, on_policy_settings
 
 if TYPE_CHECKING:
     from recgym.envs.vector import RecVectorEnv
@@ -152,18 +151,7 @@ class MaskablePPOAgent(SB3Agent):
         return MaskablePPO(
             MaskedItemPolicy,
             venv,
-            learning_rate=LinearSchedule(config.learning_rate, config.learning_rate / 10, 1.0),
-            n_steps=config.num_steps,
-            batch_size=min(config.batch_size, config.num_steps * venv.num_envs),
-            n_epochs=config.num_epochs,
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
-            clip_range=config.clip_range,
-            target_kl=config.target_kl,
-            ent_coef=config.entropy_coef,
-            vf_coef=config.value_coef,
-            max_grad_norm=config.max_grad_norm,
-            stats_window_size=EPISODES_AVERAGED,
+            **on_policy_settings(config, venv),
             policy_kwargs={"hidden": config.hidden},
             device=str(self.device),
         )

@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor, nn
 
 from recgym.adapters.credit import SlateRolloutBuffer
@@ -22,7 +21,7 @@ from recgym.adapters.ranking import RankPolicy
 from recgym.adapters.sb3 import SB3VecEnv
 from recgym.agents.networks import RankNetwork, SlateScorer
 from recgym.agents.protocol import AgentConfig
-from recgym.agents.sb3 import EPISODES_AVERAGED, SB3Agent
+from recgym.agents.sb3 import SB3Agent, on_policy_settings
 from recgym.agents.search import Search
 
 if TYPE_CHECKING:
@@ -99,18 +98,7 @@ class PPOAgent(SB3Agent):
         return PPO(
             PlackettLucePolicy if of_slates else RankPolicy,
             venv,
-            learning_rate=LinearSchedule(config.learning_rate, config.learning_rate / 10, 1.0),
-            n_steps=config.num_steps,
-            batch_size=min(config.batch_size, config.num_steps * venv.num_envs),
-            n_epochs=config.num_epochs,
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
-            clip_range=config.clip_range,
-            target_kl=config.target_kl,
-            ent_coef=config.entropy_coef,
-            vf_coef=config.value_coef,
-            max_grad_norm=config.max_grad_norm,
-            stats_window_size=EPISODES_AVERAGED,
+            **on_policy_settings(config, venv),
             policy_kwargs={"hidden": config.hidden, **settings},
             rollout_buffer_class=SlateRolloutBuffer if by_position else None,
             device=str(self.device),

@@ -14,20 +14,19 @@ later slates of the episode earned, as far as they are remembered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recgym.agents.learning import LearnerConfig, NetworkAgent, descend, train_in_segments
+from recgym.agents.learning import LearnerConfig, ReplayAgent, Trainer, descend
 from recgym.agents.networks import SlateScorer
 from recgym.agents.replay import Replay
 
 if TYPE_CHECKING:
-    from recgym.envs.vector import RecVectorEnv
+    pass
 
 
 _FAR = 20.0  # nats between what the trip has shown and the rest
@@ -41,7 +40,7 @@ class ReinforceConfig(LearnerConfig):
     replay_size: int = Field(8192, ge=2, description="slates remembered: those of few, recent policies")
 
 
-class ReinforceAgent(NetworkAgent):
+class ReinforceAgent(ReplayAgent):
     """Shows the candidates of largest probability."""
 
     id = "reinforce"
@@ -51,25 +50,9 @@ class ReinforceAgent(NetworkAgent):
         """See ``NetworkAgent.build``."""
         return SlateScorer(num_user, num_candidate, self.config.hidden)
 
-    def train(
-        self,
-        env: RecVectorEnv,
-        steps: int,
-        *,
-        directory: Path | None = None,
-        progress: Callable[[int], None] | None = None,
-        resume: bool = False,
-    ) -> None:
-        """See ``Agent.train``."""
-        train_in_segments(
-            self,
-            lambda: _Trainer(self, env.slate_size),
-            env,
-            steps,
-            directory=directory,
-            progress=progress,
-            resume=resume,
-        )
+    def trainer(self, slate_size: int) -> Trainer:
+        """See ``ReplayAgent.trainer``."""
+        return _Trainer(self, slate_size)
 
 
 def top_k_factor(probability: Tensor, slate_size: int) -> Tensor:

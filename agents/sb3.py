@@ -18,12 +18,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples
+from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor, nn
 
 from recgym.adapters.sb3 import LogWriter, SB3VecEnv
 from recgym.agents.learning import NetworkAgent, calibrate, private_rng, seed_globals, segment_seed
 from recgym.agents.protocol import AgentConfig
 from recgym.agents.replay import Replay
+from recgym.errors import AgentError
 from recgym.threads import one_thread
 
 if TYPE_CHECKING:
@@ -51,6 +53,24 @@ class OffPolicyConfig(AgentConfig):
     checkpoint_rollouts: int = Field(32, ge=1, description="rollouts between checkpoints; lanes start afresh at each")
 
 
+def on_policy_settings(config: Any, venv: SB3VecEnv) -> dict[str, Any]:
+    """Keyword arguments that SB3's PPO and MaskablePPO take alike from an agent's config."""
+    return {
+        "learning_rate": LinearSchedule(config.learning_rate, config.learning_rate / 10, 1.0),
+        "n_steps": config.num_steps,
+        "batch_size": min(config.batch_size, config.num_steps * venv.num_envs),
+        "n_epochs": config.num_epochs,
+        "gamma": config.gamma,
+        "gae_lambda": config.gae_lambda,
+        "clip_range": config.clip_range,
+        "target_kl": config.target_kl,
+        "ent_coef": config.entropy_coef,
+        "vf_coef": config.value_coef,
+        "max_grad_norm": config.max_grad_norm,
+        "stats_window_size": EPISODES_AVERAGED,
+    }
+
+
 class SB3Agent(NetworkAgent):
     """A ``NetworkAgent`` that SB3 trains.
 
@@ -69,7 +89,7 @@ class SB3Agent(NetworkAgent):
 
     def make(self, venv: SB3VecEnv) -> BaseAlgorithm:
         """SB3's algorithm on ``venv`` with this agent's settings."""
-        raise NotImplementedError
+        raise AgentError(f"{type(self).__name__} does not define make(venv)")
 
     def prepare(self, model: BaseAlgorithm, venv: SB3VecEnv) -> None:
         """What a model needs that was just made or loaded."""

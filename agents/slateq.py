@@ -14,8 +14,7 @@ the items consumed, which keeps the decomposition exact (``item_targets``).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,12 +22,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from recgym.agents.learning import LearnerConfig, NetworkAgent, descend, follow, train_in_segments
+from recgym.agents.learning import LearnerConfig, ReplayAgent, Trainer, descend, follow
 from recgym.agents.networks import SlateScorer, StateNetwork
 from recgym.agents.replay import Replay
 
 if TYPE_CHECKING:
-    from recgym.envs.vector import RecVectorEnv
+    pass
 
 
 class SlateQConfig(LearnerConfig):
@@ -54,7 +53,7 @@ class SlateQNetwork(nn.Module):
         return self.choice(user, candidates), self.value(user, candidates), self.nothing(u, c).squeeze(1)
 
 
-class SlateQAgent(NetworkAgent):
+class SlateQAgent(ReplayAgent):
     """Shows the candidates of largest P(i | s) Q(s, i)."""
 
     id = "slateq"
@@ -69,25 +68,9 @@ class SlateQAgent(NetworkAgent):
         logits, values, _ = self.network(user, candidates)
         return torch.exp(-torch.log1p(torch.exp(-logits))) * values  # torch.sigmoid rounds by place, these do not
 
-    def train(
-        self,
-        env: RecVectorEnv,
-        steps: int,
-        *,
-        directory: Path | None = None,
-        progress: Callable[[int], None] | None = None,
-        resume: bool = False,
-    ) -> None:
-        """See ``Agent.train``."""
-        train_in_segments(
-            self,
-            lambda: _Trainer(self, env.slate_size),
-            env,
-            steps,
-            directory=directory,
-            progress=progress,
-            resume=resume,
-        )
+    def trainer(self, slate_size: int) -> Trainer:
+        """See ``ReplayAgent.trainer``."""
+        return _Trainer(self, slate_size)
 
 
 def item_targets(own: Tensor, consumed: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,21 +11,20 @@ refined policy.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recgym.agents.learning import LearnerConfig, NetworkAgent, descend, follow, train_in_segments
+from recgym.agents.learning import LearnerConfig, ReplayAgent, Trainer, descend, follow
 from recgym.agents.networks import SlateScorer, StateNetwork
 from recgym.agents.replay import Replay
 from recgym.envs.actions import squared_distances
 
 if TYPE_CHECKING:
-    from recgym.envs.vector import RecVectorEnv
+    pass
 
 
 class WolpertingerConfig(LearnerConfig):
@@ -52,7 +51,7 @@ class WolpertingerNetwork(nn.Module):
         return torch.tanh(self.actor(u, c))
 
 
-class WolpertingerAgent(NetworkAgent):
+class WolpertingerAgent(ReplayAgent):
     """Shows the candidates of highest value among the neighbours of the proposal; then the next nearest."""
 
     id = "wolpertinger"
@@ -72,25 +71,9 @@ class WolpertingerAgent(NetworkAgent):
         distances = -self.shown_last(-squared_distances(network.propose(user, candidates), candidates), candidates)
         return refined(network.critic(user, candidates), distances, self.config.neighbours)
 
-    def train(
-        self,
-        env: RecVectorEnv,
-        steps: int,
-        *,
-        directory: Path | None = None,
-        progress: Callable[[int], None] | None = None,
-        resume: bool = False,
-    ) -> None:
-        """See ``Agent.train``."""
-        train_in_segments(
-            self,
-            lambda: _Trainer(self, env.slate_size),
-            env,
-            steps,
-            directory=directory,
-            progress=progress,
-            resume=resume,
-        )
+    def trainer(self, slate_size: int) -> Trainer:
+        """See ``ReplayAgent.trainer``."""
+        return _Trainer(self, slate_size)
 
 
 def nearest(proto: Tensor, candidates: Tensor, number: int) -> Tensor:

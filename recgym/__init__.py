@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from recgym.errors import RecGymError
-from recgym.registration import ENVS, USER_MODELS, EnvSpec, load_target
+from recgym.registration import ENVS, USER_MODELS
+from recgym.registry import EnvSpec, load_target
 
 if TYPE_CHECKING:
     from recgym.envs.single import RecEnv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -114,7 +115,7 @@ class ItemMode(_Positions):
         return _chosen(state.candidates, self._read(actions, active, len(state.seed)))
 
 
-class _Ranking:
+class _Ranking(ABC):
     """Finite numbers that rank the candidates, of which the K best are shown, the best first.
 
     Shared by the modes that score instead of choosing. No item can be named twice, so ``strict`` changes nothing.
@@ -144,9 +145,9 @@ class _Ranking:
         best = scores.sort(dim=1, descending=True, stable=True).indices[:, : self._simulator.slate_size]
         return state.candidates.gather(1, best).to(torch.int64)
 
+    @abstractmethod
     def _scores(self, numbers: Tensor, state: State) -> Tensor:
         """Scores [B, M] of the candidates by ``numbers`` [B, width]."""
-        raise NotImplementedError
 
     def _name(self, place: int) -> str:
         """What the number at ``place`` of an action is about."""
