@@ -10,42 +10,33 @@ K of M items are shown, G is the share of slots that the log gives an item, and 
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from recgym.adapters.plackett_luce import SlateScorer
-from recgym.agents.offline import Batch, OfflineConfig, learn_offline, logged, slot_value
+from recgym.agents.offline import Batch, OfflineAgent, OfflineConfig, slot_value
 from recgym.agents.protocol import (
     ActContext,
-    Agent,
-    AgentConfig,
     Observations,
     as_tensor,
     not_shown,
-    observation_layout,
     top_slate,
 )
 from recgym.agents.search import Search
 
 if TYPE_CHECKING:
     from recgym.envs.vector import RecVectorEnv
-    from recgym.worlds.world import World
 
 
 class BCQConfig(OfflineConfig):
     """Settings of ``BCQAgent``."""
 
-    # Frequency is personal: around it, G lets through little but what a user bought before.
     behaviour: str = Field("popularity", description="agent whose slates are logged, where it collects its own")
     threshold: Annotated[float, Search(0.003, 0.3, log=True)] = Field(
         0.02,
@@ -56,24 +47,12 @@ class BCQConfig(OfflineConfig):
     logit_penalty: float = Field(0.01, ge=0, description="on the squared logits of G, as in the paper")
 
 
-class BCQAgent(Agent):
+class BCQAgent(OfflineAgent):
     """Ranks the candidates that the log's policy might have shown by Q; the others, and what was shown, come last."""
 
     id = "bcq"
-    observes = ("user", "candidates")
-    learns = "environment"
     Config = BCQConfig
-
-    def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:
-        """See ``Agent``; untrained until ``train`` or ``load``."""
-        super().__init__(world, config, seed)
-        layout = observation_layout(world, self.observes)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed & 0x7FFFFFFF)
-            sizes = len(layout["user"]), len(layout["candidates"]), self.config.hidden
-            self.q, self.behaviour = SlateScorer(*sizes), SlateScorer(*sizes)
-        self.target = copy.deepcopy(self.q).requires_grad_(False)
-        self.network = nn.ModuleDict({"q": self.q, "target": self.target, "behaviour": self.behaviour})
+    names = ("q", "behaviour")
 
     def act(
         self, observations: Observations, context: ActContext, *, env: RecVectorEnv | None = None
@@ -81,45 +60,22 @@ class BCQAgent(Agent):
         """See ``Agent.act``."""
         device = self.q.out.device
         user, candidates = (as_tensor(observations[key]).to(device) for key in self.observes)
-        q, g = (scorer.scores_by_block(user, candidates) for scorer in (self.q, self.behaviour))
+        q, g = (scorer.scores_by_block(user, candidates) for scorer in self.scorers.values())
         fresh = not_shown(self.world, observations).to(device)
         return top_slate(context.slate_size, fresh, allowed(g, self.config.threshold).float(), q)
-
-    def train(
-        self,
-        env: RecVectorEnv,
-        steps: int,
-        *,
-        directory: Path | None = None,
-        progress: Callable[[int], None] | None = None,
-        resume: bool = False,
-    ) -> None:
-        """See ``Agent.train``: collects (or reads) logs, then learns from them alone."""
-        rollouts = logged(self, env, steps)
-        learn_offline(
-            self, self.network, rollouts, self.loss, steps, directory=directory, progress=progress, resume=resume
-        )
 
     def loss(self, batch: Batch) -> Tensor:
         """Huber loss of Q against its target, the log-loss of G on what was shown, and a penalty on G's logits."""
         config = self.config
         with torch.no_grad():
             after = batch.next_user, batch.next_candidates
-            open_to = allowed(self.behaviour(*after), config.threshold) & batch.next_fresh
+            open_to = allowed(self.scorers["behaviour"](*after), config.threshold) & batch.next_fresh
             future = slot_value(self.q(*after), self.target(*after), open_to, batch.slate.shape[1])
             target = batch.credit + config.gamma * (batch.goes_on * future)[:, None]
         q = self.q(batch.user, batch.candidates).gather(1, batch.slate)
-        g = self.behaviour(batch.user, batch.candidates)
+        g = self.scorers["behaviour"](batch.user, batch.candidates)
         imitation = -g.log_softmax(1).gather(1, batch.slate).mean()
         return smooth_l1_loss(q, target) + imitation + config.logit_penalty * g.square().mean()
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The networks."""
-        return self.network.state_dict()
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Takes back what ``tensors`` gave."""
-        self.network.load_state_dict(tensors)
 
 
 def allowed(logits: Tensor, threshold: float) -> Tensor:

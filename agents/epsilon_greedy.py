@@ -11,54 +11,39 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from recgym.agents.exploration import explore, lane_keys, slot_propensities
-from recgym.agents.online import OnlineConfig, Transitions
 from recgym.agents.protocol import (
     ActContext,
-    Agent,
-    AgentConfig,
     Observations,
     by_block,
     not_shown,
-    observation_layout,
     top_slate,
 )
-from recgym.agents.ridge import Ridge, contexts, examples
+from recgym.agents.ridge import RidgeAgent, RidgeConfig, contexts
 from recgym.agents.search import Search
 
 if TYPE_CHECKING:
     from recgym.envs.vector import RecVectorEnv
-    from recgym.worlds.world import World
 
 
-class EpsilonGreedyConfig(OnlineConfig):
+class EpsilonGreedyConfig(RidgeConfig):
     """Settings of ``EpsilonGreedyAgent``."""
 
     epsilon: Annotated[float, Search(0.01, 0.5, log=True)] = Field(
         0.1, ge=0, le=1, description="chance that a slot shows a uniformly drawn candidate, while learning"
     )
-    l2: Annotated[float, Search(0.1, 100.0, log=True)] = Field(1.0, gt=0, description="of the ridge regression")
 
 
-class EpsilonGreedyAgent(Agent):
+class EpsilonGreedyAgent(RidgeAgent):
     """Ranks by the ridge estimate x^T theta; while learning, some slots show any of the candidates left.
 
     What this trip has shown already comes last.
     """
 
     id = "epsilon_greedy"
-    observes = ("candidates",)
-    learns = "environment"
-    learns_online = True
     stochastic = True
     Config = EpsilonGreedyConfig
-
-    def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:
-        """See ``Agent``; knows nothing until ``update``."""
-        super().__init__(world, config, seed)
-        self.ridge = Ridge(len(observation_layout(world, self.observes)["candidates"]) + 1, self.config.l2)
 
     def act(
         self, observations: Observations, context: ActContext, *, env: RecVectorEnv | None = None
@@ -79,15 +64,3 @@ class EpsilonGreedyAgent(Agent):
     def _ranking(self, observations: Observations) -> NDArray[np.int64]:
         scores = by_block(self.ridge.mean, contexts(observations))
         return top_slate(scores.shape[1], not_shown(self.world, observations), scores)
-
-    def update(self, transitions: Transitions) -> None:
-        """See ``Agent.update``: the exact ridge solution over everything seen."""
-        self.ridge.update(*examples(transitions))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """A and b of the regression."""
-        return self.ridge.tensors()
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Takes back A and b."""
-        self.ridge.restore(tensors)

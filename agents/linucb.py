@@ -14,35 +14,29 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from recgym.agents.online import OnlineConfig, Transitions
 from recgym.agents.protocol import (
     ActContext,
-    Agent,
-    AgentConfig,
     Observations,
     by_block,
     not_shown,
-    observation_layout,
     top_slate,
 )
-from recgym.agents.ridge import Ridge, contexts, examples
+from recgym.agents.ridge import RidgeAgent, RidgeConfig, contexts
 from recgym.agents.search import Search
 
 if TYPE_CHECKING:
     from recgym.envs.vector import RecVectorEnv
-    from recgym.worlds.world import World
 
 
-class LinUCBConfig(OnlineConfig):
+class LinUCBConfig(RidgeConfig):
     """Settings of ``LinUCBAgent``."""
 
     alpha: Annotated[float, Search(0.01, 3.0, log=True)] = Field(
         0.3, ge=0, description="width of the bound in standard deviations, while learning"
     )
-    l2: Annotated[float, Search(0.1, 100.0, log=True)] = Field(1.0, gt=0, description="of the ridge regression")
 
 
-class LinUCBAgent(Agent):
+class LinUCBAgent(RidgeAgent):
     """Shows the K candidates with the largest x^T theta + alpha sqrt(x^T A^-1 x), theta = A^-1 b the ridge solution.
 
     Where it is not learning there is nothing to explore for, and it ranks by x^T theta alone. What this trip has shown
@@ -50,15 +44,7 @@ class LinUCBAgent(Agent):
     """
 
     id = "linucb"
-    observes = ("candidates",)
-    learns = "environment"
-    learns_online = True
     Config = LinUCBConfig
-
-    def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:
-        """See ``Agent``; knows nothing until ``update``."""
-        super().__init__(world, config, seed)
-        self.ridge = Ridge(len(observation_layout(world, self.observes)["candidates"]) + 1, self.config.l2)
 
     def act(
         self, observations: Observations, context: ActContext, *, env: RecVectorEnv | None = None
@@ -71,15 +57,3 @@ class LinUCBAgent(Agent):
 
         scores = by_block(bound, contexts(observations))
         return top_slate(context.slate_size, not_shown(self.world, observations), scores)
-
-    def update(self, transitions: Transitions) -> None:
-        """See ``Agent.update``: the exact ridge solution over everything seen."""
-        self.ridge.update(*examples(transitions))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """A and b."""
-        return self.ridge.tensors()
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Takes back A and b."""
-        self.ridge.restore(tensors)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from recgym.adapters.credit import split_reward
 from recgym.adapters.minari import read_rollouts
 from recgym.agents.exploration import Behaviour
+from recgym.agents.networks import SlateScorer
 from recgym.agents.protocol import Agent, AgentConfig, make_agent, observation_layout, vocabulary_hash
 from recgym.agents.search import Search
 from recgym.data.rollouts import Rollouts, collect
@@ -26,6 +28,7 @@ from recgym.user_models.preference.loop import descend
 
 if TYPE_CHECKING:
     from recgym.envs.vector import RecVectorEnv
+    from recgym.worlds.world import World
 
 _CHECKPOINT = "checkpoint"
 _CALIBRATED = 2048  # rows that the feature scaling is set from
@@ -49,6 +52,54 @@ class OfflineConfig(AgentConfig):
     hidden: int = Field(32, ge=1, description="width of the networks")
     max_grad_norm: float = Field(1.0, gt=0)
     checkpoint_updates: int = Field(200, ge=1, description="gradient steps between checkpoints")
+
+
+class OfflineAgent(Agent):
+    """Learns from logged slates alone; a subclass defines ``loss`` and how it ranks by its scorers."""
+
+    observes = ("user", "candidates")
+    learns = "environment"
+    Config = OfflineConfig
+    names: ClassVar[tuple[str, ...]] = ("q",)  # of its scorers; Q has a target network beside it
+
+    def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:
+        """See ``Agent``; untrained until ``train`` or ``load``."""
+        super().__init__(world, config, seed)
+        layout = observation_layout(world, self.observes)
+        sizes = len(layout["user"]), len(layout["candidates"]), self.config.hidden
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed & 0x7FFFFFFF)
+            self.scorers = {name: SlateScorer(*sizes) for name in self.names}
+        self.q = self.scorers["q"]
+        self.target = copy.deepcopy(self.q).requires_grad_(False)
+        self.network = nn.ModuleDict({**self.scorers, "target": self.target})
+
+    def loss(self, batch: Batch) -> Tensor:
+        """What is descended on."""
+        raise AgentError(f"{type(self).__name__} does not define loss(batch)")
+
+    def train(
+        self,
+        env: RecVectorEnv,
+        steps: int,
+        *,
+        directory: Path | None = None,
+        progress: Callable[[int], None] | None = None,
+        resume: bool = False,
+    ) -> None:
+        """See ``Agent.train``: collects (or reads) logs, then learns from them alone."""
+        rollouts = logged(self, env, steps)
+        learn_offline(
+            self, self.network, rollouts, self.loss, steps, directory=directory, progress=progress, resume=resume
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The networks."""
+        return self.network.state_dict()
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Takes back what ``tensors`` gave."""
+        self.network.load_state_dict(tensors)
 
 
 @dataclass(frozen=True)

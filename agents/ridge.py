@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from recgym.agents.online import Transitions
-from recgym.agents.protocol import Observations, as_tensor
+from recgym.agents.online import OnlineConfig, Transitions
+from recgym.agents.protocol import Agent, AgentConfig, Observations, as_tensor, observation_layout
+from recgym.agents.search import Search
+
+if TYPE_CHECKING:
+    from recgym.worlds.world import World
 
 
 def contexts(observations: Observations) -> Tensor:
@@ -65,3 +72,35 @@ class Ridge:
         """Takes back what ``tensors`` gave."""
         self.gram, self.moment = tensors["gram"], tensors["moment"]
         self._solve()
+
+
+class RidgeConfig(OnlineConfig):
+    """Settings of agents with a ridge estimate."""
+
+    l2: Annotated[float, Search(0.1, 100.0, log=True)] = Field(1.0, gt=0, description="of the ridge regression")
+
+
+class RidgeAgent(Agent):
+    """Learns a ridge estimate of rewards over the features of candidates, online; a subclass acts on it."""
+
+    observes = ("candidates",)
+    learns = "environment"
+    learns_online = True
+    Config = RidgeConfig
+
+    def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:
+        """See ``Agent``; knows nothing until ``update``."""
+        super().__init__(world, config, seed)
+        self.ridge = Ridge(len(observation_layout(world, self.observes)["candidates"]) + 1, self.config.l2)
+
+    def update(self, transitions: Transitions) -> None:
+        """See ``Agent.update``: the exact ridge solution over everything seen."""
+        self.ridge.update(*examples(transitions))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """A and b."""
+        return self.ridge.tensors()
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Takes back A and b."""
+        self.ridge.restore(tensors)

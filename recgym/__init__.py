@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from recgym.errors import RecGymError
-from recgym.registration import ENVS, USER_MODELS, EnvSpec, load_target
+from recgym.registration import ENVS, USER_MODELS
+from recgym.registry import EnvSpec, load_target
 
 if TYPE_CHECKING:
     from recgym.envs.single import RecEnv
@@ -116,7 +117,8 @@ def make(
         world: name, path or ``World``; by default the one of the id.
         user_model: users in place of the world's own: a name (``recgym list user-models``), target or object.
         render_mode: ``"ansi"``, ``"rgb_array"`` or None.
-        action_mode: ``"slate"``, ``"catalogue"``, ``"item"`` or ``"scores"``; by default the scenario's.
+        action_mode: ``"slate"``, ``"catalogue"``, ``"item"``, ``"scores"``, ``"weights"`` or ``"proto"``; by default
+            the scenario's.
         observation: observation keys; by default the scenario's.
         strict: whether a duplicate in a slate is an error rather than a wasted slot; by default False.
         device: torch device of the simulation; by default ``"cpu"``.

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from recgym.errors import ScenarioError, nearest
 from recgym.registration import SCENARIOS
 
-ActionMode = Literal["slate", "catalogue", "item", "scores"]
+ActionMode = Literal["slate", "catalogue", "item", "scores", "weights", "proto"]
 ObservationKey = Literal["user", "candidates", "candidate_items", "user_id", "history"]
 Term = Literal["purchase", "revenue", "liked"]
 
@@ -127,7 +127,8 @@ class Actions(Section):
 
     mode: ActionMode = Field(
         "slate",
-        description="slate: K of the M candidates; catalogue: K of all items; item: one candidate; scores: M scores.",
+        description="slate: K of the M candidates; catalogue: K of all items; item: one candidate; scores: M scores; "
+        "weights: one a candidate feature; proto: the features of an ideal item, the nearest candidates are shown.",
     )
     slate_size: int = Field(10, ge=1, description="K, items on a slate.")
     num_candidates: int = Field(100, ge=1, description="M, candidates a step.")

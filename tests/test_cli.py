@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -122,18 +121,11 @@ def test_debug_shows_the_traceback() -> None:
     assert isinstance(run("fail", app=failing(ZeroDivisionError())).exception, ZeroDivisionError)
 
 
-def test_help_is_quick_and_light(tmp_path: Path) -> None:
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['recgym', '--help']\n"
         "from recgym.cli import main\n"
         "try: main()\n"
         "finally: assert not {'torch', 'pandas', 'matplotlib', 'transformers'} & set(sys.modules)"
     )
-    best = float("inf")
-    for _ in range(3):  # the best of three: the machine may be busy
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
-        best = min(best, time.perf_counter() - start)
-        if best < 1:
-            break
-    assert best < 1
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)

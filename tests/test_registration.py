@@ -13,9 +13,9 @@ import gymnasium
 import pytest
 
 import recgym
-from recgym import registration
 from recgym.errors import RecGymError, UnknownNameError
-from recgym.registration import AGENTS, DATASETS, ENVS, SCENARIOS, USER_MODELS, WORLDS, EnvSpec, Spec, load_target
+from recgym.registration import AGENTS, DATASETS, ENVS, SCENARIOS, USER_MODELS, WORLDS
+from recgym.registry import EnvSpec, Spec, load_target
 
 REGISTRIES = [ENVS, WORLDS, DATASETS, AGENTS, USER_MODELS, SCENARIOS]
 ALL = [(registry, name) for registry in REGISTRIES for name in registry.names()]
@@ -145,7 +145,7 @@ def test_entry_points_add_to_every_registry(monkeypatch: pytest.MonkeyPatch, tmp
         EntryPoint("their_agent", "their_pkg:Agent", "recgym.agents"),
         EntryPoint("hard", "their_pkg", "recgym.scenarios"),
     )
-    monkeypatch.setattr(registration, "entry_points", found)
+    monkeypatch.setattr("recgym.registry.entry_points", found)
     for registry in REGISTRIES:
         monkeypatch.setattr(registry, "_plugins", None)
     assert {"theirs-v1", "ecommerce-v0"} <= set(ENVS.names())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recgym.agents.features.pairs import Pairs
+from recgym.errors import AgentError
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,7 @@ class Learned:
             items: int64 [b, M] item rows.
             history: int64 [b, H] item rows consumed last, -1 pads.
         """
-        raise NotImplementedError
+        raise AgentError(f"{type(self).__name__} does not define score(users, items, history)")
 
     def tensors(self) -> dict[str, Tensor]:
         """By name."""

@@ -1,4 +1,4 @@
-"""A Plackett-Luce distribution over slates, and the SB3 policy that scores every candidate by one network."""
+"""A Plackett-Luce distribution over slates, and the SB3 policy that draws from it by the scores of one network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from recgym.agents.protocol import by_block
+from recgym.agents.networks import SlateScorer, StateNetwork
 from recgym.errors import AgentError
 
 
@@ -112,82 +112,6 @@ class PlackettLuce(Distribution):
         return slates, self.log_prob(slates)
 
 
-class Standardise(nn.Module):
-    """A fixed affine map of features to about zero mean and unit variance, set once from data by ``calibrate``."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, num_features: int, clip: float = 5.0) -> None:
-        """The identity on ``num_features`` features until ``calibrate`` is called."""
-        super().__init__()
-        self.clip = clip
-        self.register_buffer("mean", torch.zeros(num_features))
-        self.register_buffer("scale", torch.ones(num_features))
-
-    def calibrate(self, rows: Tensor) -> None:
-        """Sets the map from ``rows`` [n, num_features]; a feature that does not vary is left at unit scale."""
-        deviation = rows.std(dim=0, unbiased=False)
-        self.mean.copy_(rows.mean(dim=0))
-        self.scale.copy_(torch.where(deviation > 1e-6, 1.0 / deviation.clamp(min=0.05), torch.ones_like(deviation)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The standardised features, clipped so that a rare value does not dominate."""
-        return ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)
-
-
-class SlateScorer(nn.Module):
-    """One network that scores each candidate from (user, candidate) features; permuted candidates have permuted scores.
-
-    score = w . relu(V relu(U u + C c)) + d . c: the first layer is split so that the user's part is computed once, and
-    the linear term lets a single informative feature be found at once.
-    """
-
-    def __init__(self, num_user: int, num_candidate: int, hidden: int = 64) -> None:
-        """For ``num_user`` and ``num_candidate`` features."""
-        super().__init__()
-        self.user_norm = Standardise(num_user)
-        self.candidate_norm = Standardise(num_candidate)
-        self.user = nn.Linear(num_user, hidden)
-        self.candidate = nn.Linear(num_candidate, hidden, bias=False)
-        self.hidden = nn.Linear(hidden, hidden)
-        self.out = nn.Parameter(0.1 * torch.randn(hidden) / math.sqrt(hidden))
-        self.direct = nn.Parameter(torch.zeros(num_candidate))
-
-    def forward(self, user: Tensor, candidates: Tensor) -> Tensor:
-        """Scores [B, M] of candidates [B, M, F] for users [B, D]."""
-        c = self.candidate_norm(candidates)
-        u = self.user_norm(user)
-        h = torch.relu(self.user(u)[:, None, :] + self.candidate(c))
-        h = torch.relu(self.hidden(h))
-        # Multiply and sum: a matrix product with one output column rounds differently with the number of rows.
-        return (h * self.out).sum(-1) + (c * self.direct).sum(-1)
-
-    @torch.no_grad()
-    def scores_by_block(self, user: Tensor, candidates: Tensor) -> Tensor:
-        """``forward``, so that a lane has the same scores in any batch; see ``by_block``."""
-        return by_block(self, user, candidates)
-
-
-class SlateCritic(nn.Module):
-    """The value of a state from the user's features and the mean and maximum of the candidates' features."""
-
-    def __init__(self, num_user: int, num_candidate: int, hidden: int = 64) -> None:
-        """For ``num_user`` and ``num_candidate`` features."""
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(num_user + 2 * num_candidate, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, 1),
-        )
-
-    def forward(self, user: Tensor, candidates: Tensor) -> Tensor:
-        """Values [B, 1] of standardised users [B, D] and candidates [B, M, F]."""
-        return self.net(torch.cat([user, candidates.mean(dim=1), candidates.amax(dim=1)], dim=1))
-
-
 class PassThrough(BaseFeaturesExtractor):
     """Hands the observation dict on as it is: the networks read its keys themselves."""
 
@@ -245,7 +169,7 @@ class PlackettLucePolicy(ActorCriticPolicy):
         assert user is not None and candidates is not None
         self.slate_dist = PlackettLuce(self.action_space.shape[0])
         self.scorer = SlateScorer(user[0], candidates[1], self.hidden)
-        self.critic = SlateCritic(user[0], candidates[1], self.hidden)
+        self.critic = StateNetwork(user[0], candidates[1], self.hidden)
         optimizer: Any = self.optimizer_class
         self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 

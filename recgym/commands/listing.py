@@ -6,7 +6,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recgym.registration import AGENTS, DATASETS, ENVS, SCENARIOS, USER_MODELS, WORLDS, Registry, Spec
+from recgym.registration import AGENTS, DATASETS, ENVS, SCENARIOS, USER_MODELS, WORLDS
+from recgym.registry import Registry, Spec
 
 app = typer.Typer(help="List what is registered.", no_args_is_help=True)
 

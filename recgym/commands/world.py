@@ -94,7 +94,7 @@ def build(
 
     if held_out_items and out is None:
         raise typer.BadParameter("a world without some of its items is no replacement for the whole one: give --out")
-    filters = {"min_item_users": min_item_users, "min_user_trips": min_user_trips, "currency": currency}
+    filters: dict[str, Any] = {"min_item_users": min_item_users, "min_user_trips": min_user_trips, "currency": currency}
     filters |= {"held_out_items": held_out_items or None, "encoder": encoder}
     changes: dict[str, Any] = {key: value for key, value in filters.items() if value is not None}
     changes |= {"seed": seed} | ({"model": nested(parse_settings(config))} if config else {})

@@ -74,7 +74,7 @@ def _cache_folder(sources: Path) -> Path:
 def _announce() -> None:
     """Tells somebody who waits, once."""
     if sys.stderr.isatty():
-        print("RecGym compiles its kernels, once: about half a minute.", file=sys.stderr)
+        print("RecGym compiles its kernels, once: some 40 seconds.", file=sys.stderr)
 
 
 @intrinsic

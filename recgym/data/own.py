@@ -16,7 +16,7 @@ from recgym.data.fetch import checksum
 from recgym.data.files import batches, format_of, open_table, read_table, require, unpacked
 from recgym.data.interactions import FilterCount, Interactions, SourceInfo
 from recgym.errors import DataError, unknown_name
-from recgym.registration import load_target
+from recgym.registry import load_target
 
 STREAM_FROM = 1 << 30  # bytes: larger files are read part by part, whatever the options say
 KEPT = ("title", "text", "category", "subcategory", "brand", "recommendable")  # item columns that a world reads

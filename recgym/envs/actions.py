@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import gymnasium
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from recgym.errors import ActionError, unknown_name
 from recgym.simulation.kernels import repeats_earlier
+from recgym.simulation.observation import candidate_features
 from recgym.simulation.simulator import Simulator
 from recgym.simulation.state import State
 
@@ -112,39 +115,111 @@ class ItemMode(_Positions):
         return _chosen(state.candidates, self._read(actions, active, len(state.seed)))
 
 
-class ScoresMode:
-    """``scores``: Box(-1, 1, M), a score for every candidate; the K best are shown, the best first.
+class _Ranking(ABC):
+    """Finite numbers that rank the candidates, of which the K best are shown, the best first.
 
-    Only the order matters, so finite scores beyond the box are taken as they are. Ties go to the earlier candidate.
+    Shared by the modes that score instead of choosing. No item can be named twice, so ``strict`` changes nothing.
+    Numbers beyond the box are taken as they are. Ties go to the earlier candidate.
     """
 
-    def __init__(self, simulator: Simulator, strict: bool) -> None:
-        """Reads K and M off ``simulator``; scores cannot name an item twice, so ``strict`` changes nothing."""
-        self._simulator = simulator
+    def __init__(self, simulator: Simulator, width: int, what: str) -> None:
+        self._simulator, self._width, self._what = simulator, width, what
 
     def space(self) -> gymnasium.Space:
         """See ``ActionMode.space``."""
-        return gymnasium.spaces.Box(-1.0, 1.0, (self._simulator.num_candidates,), np.float32)
+        return gymnasium.spaces.Box(-1.0, 1.0, (self._width,), np.float32)
 
     def slates(self, actions: Any, state: State, active: Tensor | None) -> Tensor:
         """See ``ActionMode.slates``."""
-        shape = (len(state.seed), self._simulator.num_candidates)
-        scores = _tensor(actions, self._simulator.device, shape, integer=False)
+        shape = (len(state.seed), self._width)
+        numbers = _tensor(actions, self._simulator.device, shape, integer=False)
         if active is not None:
-            scores = torch.where(active[:, None], scores, 0.0)
-        wrong = ~scores.isfinite()
+            numbers = torch.where(active[:, None], numbers, 0.0)
+        wrong = ~numbers.isfinite()
         if wrong.any():
-            lane, slot = (int(i) for i in wrong.nonzero()[0])
-            raise ActionError(f"lane {lane}: the score of candidate {slot} is {float(scores[lane, slot])}, not finite")
+            lane, place = (int(i) for i in wrong.nonzero()[0])
+            raise ActionError(
+                f"lane {lane}: the {self._what} {self._name(place)} is {float(numbers[lane, place])}, not finite"
+            )
+        scores = self._scores(numbers, state)
         best = scores.sort(dim=1, descending=True, stable=True).indices[:, : self._simulator.slate_size]
         return state.candidates.gather(1, best).to(torch.int64)
 
+    @abstractmethod
+    def _scores(self, numbers: Tensor, state: State) -> Tensor:
+        """Scores [B, M] of the candidates by ``numbers`` [B, width]."""
 
-ACTION_MODES: dict[str, type[SlateMode] | type[CatalogueMode] | type[ItemMode] | type[ScoresMode]] = {
+    def _name(self, place: int) -> str:
+        """What the number at ``place`` of an action is about."""
+        return candidate_features(self._simulator.world)[place]
+
+    def _features(self, state: State) -> Tensor:
+        """The observable features [B, M, F] of the candidates."""
+        return self._simulator.observe(state, ("candidates",))["candidates"]
+
+
+class ScoresMode(_Ranking):
+    """``scores``: Box(-1, 1, M), a score for every candidate."""
+
+    def __init__(self, simulator: Simulator, strict: bool) -> None:
+        """Reads K and M off ``simulator``."""
+        super().__init__(simulator, simulator.num_candidates, "score of candidate")
+
+    def _scores(self, numbers: Tensor, state: State) -> Tensor:
+        return numbers
+
+    def _name(self, place: int) -> str:
+        return str(place)
+
+
+class WeightsMode(_Ranking):
+    """``weights``: Box(-1, 1, F), a weight for every feature of ``candidates``: the linear re-ranker."""
+
+    def __init__(self, simulator: Simulator, strict: bool) -> None:
+        """Reads K and F off ``simulator``."""
+        super().__init__(simulator, simulator.observer.entries["candidates"].shape[1], "weight of feature")
+
+    def _scores(self, numbers: Tensor, state: State) -> Tensor:
+        return linear_scores(numbers, self._features(state))
+
+
+class ProtoMode(_Ranking):
+    """``proto``: Box(-1, 1, F), the features of an ideal item; the candidates nearest to it are shown.
+
+    Nearest by Euclidean distance in all the F observable features of ``candidates``: text, popularity, price and
+    category, and also the user's own count and recency and what this trip has shown. In the text alone, no agent could
+    ask for what this user buys again.
+    """
+
+    def __init__(self, simulator: Simulator, strict: bool) -> None:
+        """Reads K and F off ``simulator``."""
+        super().__init__(simulator, simulator.observer.entries["candidates"].shape[1], "proto-item's feature")
+
+    def _scores(self, numbers: Tensor, state: State) -> Tensor:
+        return -squared_distances(numbers, self._features(state))
+
+
+def linear_scores(weights: Tensor, features: Tensor) -> Tensor:
+    """The weighted sums [B, M] of features [B, M, F] by weights [B, F].
+
+    Multiplied and summed: a matrix product would round differently with the number of lanes.
+    """
+    return (features * weights[:, None, :]).sum(-1)
+
+
+def squared_distances(proto: Tensor, features: Tensor) -> Tensor:
+    """Squared Euclidean distances [B, M] of features [B, M, F] to proto [B, F], each lane's as if it were alone."""
+    difference = features - proto[:, None, :]
+    return (difference * difference).sum(-1)
+
+
+ACTION_MODES: dict[str, Callable[[Simulator, bool], ActionMode]] = {
     "slate": SlateMode,
     "catalogue": CatalogueMode,
     "item": ItemMode,
     "scores": ScoresMode,
+    "weights": WeightsMode,
+    "proto": ProtoMode,
 }
 
 
@@ -183,7 +258,7 @@ def _tensor(actions: Any, device: torch.device, shape: tuple[int, ...], *, integ
     if integer and not whole:
         raise ActionError(f"an action of this mode holds whole numbers (int64), got {tensor.dtype}")
     if not integer and not tensor.is_floating_point():
-        raise ActionError(f"an action of this mode holds scores (float32), got {tensor.dtype}")
+        raise ActionError(f"an action of this mode holds fractions (float32), got {tensor.dtype}")
     if tuple(tensor.shape) != shape:
         raise ActionError(
             f"an action of this mode has shape {shape} (lanes first, {shape[0]} here), got {tuple(tensor.shape)}"

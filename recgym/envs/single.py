@@ -40,8 +40,9 @@ class RecEnv(Rebuilt, gymnasium.Env):
 
     ## Action
     By ``action_mode``: ``slate`` MultiDiscrete([M] * K) over the candidates, ``catalogue`` MultiDiscrete([N] * K) over
-    all items, ``item`` Discrete(M), a slate of one, ``scores`` Box(-1, 1, M), the K best shown. A duplicate wastes its
-    slot and is counted in ``info["duplicates"]``; with ``strict`` it is an error.
+    all items, ``item`` Discrete(M), a slate of one; ``scores`` Box(-1, 1, M), the K best shown; ``weights``
+    Box(-1, 1, F), the K best by the weighted sum of their features; ``proto`` Box(-1, 1, F), the K whose features are
+    nearest. A duplicate wastes its slot and is counted in ``info["duplicates"]``; with ``strict`` it is an error.
 
     ## Reward
     The scenario's objective or, where it has none, the world's: distinct items bought on the slate (``purchase``), or
@@ -80,7 +81,7 @@ class RecEnv(Rebuilt, gymnasium.Env):
         Args:
             world: name, path or ``World``.
             scenario: name, path or ``Scenario``.
-            action_mode: ``slate``, ``catalogue``, ``item`` or ``scores``; None: the scenario's.
+            action_mode: ``slate``, ``catalogue``, ``item``, ``scores``, ``weights`` or ``proto``; None: the scenario's.
             observation: observation keys; None: the scenario's.
             strict: whether a duplicate on a slate is an error.
             render_mode: ``ansi``, ``rgb_array`` or None.

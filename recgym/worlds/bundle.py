@@ -53,8 +53,8 @@ def write_bundle(
 ) -> WorldSpec:
     """Writes a bundle to ``path``, replacing the one that is there; returns the spec with checksums.
 
-    Item tensors are stored in float16. ``documents`` are the card's files by name, ``members`` the weights of an
-    ensemble's further networks.
+    Item tensors are stored in float16, and so are ``members``, the weights of an ensemble's further networks.
+    ``documents`` are the card's files by name.
     """
     with replaced_directory(path) as work:
         items.to_parquet(work / "items.parquet", index=False, compression="zstd")
@@ -63,8 +63,8 @@ def write_bundle(
         for name, tensors in (("items", half), ("users", user_tensors), ("model", weights)):
             save_file({k: v.contiguous() for k, v in tensors.items()}, work / f"{name}.safetensors")
         if members:
-            numbered = {f"{n}.{k}": v.contiguous() for n, weights in enumerate(members, 1) for k, v in weights.items()}
-            save_file(numbered, work / MEMBERS)
+            numbered = {f"{n}.{k}": v for n, weights in enumerate(members, 1) for k, v in weights.items()}
+            save_file({k: v.to(torch.float16).contiguous() for k, v in numbered.items()}, work / MEMBERS)
         for name, content in documents.items():
             (work / name).write_bytes(content)
         spec = spec.model_copy(update={"files": {file.name: file_digest(file) for file in sorted(work.iterdir())}})

@@ -94,7 +94,8 @@ def _reliability(metrics: dict[str, Any]) -> Figure:
                 linewidth=1,
             )
         else:
-            low, high = low - 0.06 * (high - low), high + 0.06 * (high - low)
+            margin = max(0.06 * (high - low), 1e-3)  # all answers may be alike
+            low, high = low - margin, high + margin
         axes.plot([low, high], [low, high], color=_SOFT, linewidth=1, linestyle=(0, (4, 3)))
         axes.plot(predicted[shown], observed[shown], color=_MODEL, marker="o", markersize=4, linewidth=1.2)
         axes.set(title=title, xlabel="predicted", xlim=(low, high), ylim=(low, high), box_aspect=1)

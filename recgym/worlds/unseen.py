@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recgym.user_models.preference.attributes import new_item_attributes
-from recgym.user_models.preference.training import PreferenceModel
+from recgym.user_models.preference.model import PreferenceModel
 from recgym.worlds import pointwise
 from recgym.worlds.views import HeldOut
 

@@ -218,5 +218,5 @@ def _members(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], ...]:
     found: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
-        found.setdefault(int(number), {})[name] = value
+        found.setdefault(int(number), {})[name] = value.float()
     return tuple(found[number] for number in sorted(found))

@@ -10,7 +10,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from recgym.adapters.plackett_luce import PlackettLuce, PlackettLucePolicy, SlateScorer
+from recgym.adapters.plackett_luce import PlackettLuce, PlackettLucePolicy
+from recgym.agents.networks import SlateScorer
 from recgym.errors import AgentError
 
 

@@ -57,7 +57,8 @@ def make(name: str, world: World, seed: int = 0) -> Agent:
     agent = make_agent(name, world, seed)
     if agent.learns == "environment":
         agent = small(name, world, seed)
-        agent.train(environment(world, agent, 4, autoreset_mode=AutoresetMode.SAME_STEP), 32)
+        same_step = {"action_mode": agent.action_mode, "autoreset_mode": AutoresetMode.SAME_STEP}
+        agent.train(environment(world, agent, 4, **same_step), 32)
     return agent
 
 

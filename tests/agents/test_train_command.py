@@ -12,7 +12,8 @@ from recgym.agents import make_agent
 from recgym.cli import app
 from recgym.commands.train import parse_settings
 from recgym.errors import AgentError
-from recgym.registration import ENVS, EnvSpec
+from recgym.registration import ENVS
+from recgym.registry import EnvSpec
 from recgym.worlds.world import World
 
 SMALL = ["num_steps=4", "batch_size=8", "num_epochs=1", "calibration_steps=2", "learning_rate=1e-3", "target_kl=null"]

@@ -11,6 +11,7 @@ import torch
 
 from recgym.agents import make_agent
 from recgym.agents.ppo import PPOAgent
+from recgym.agents.protocol import agent_class
 from recgym.agents.training import train_agent, trained
 from recgym.errors import AgentError
 from recgym.worlds.world import World
@@ -78,6 +79,21 @@ def test_interrupted_and_resumed_is_the_same_as_in_one_go(world: World, tmp_path
         "ppo", world, out=out, config=SMALL, resume=True, progress=lambda done, total: seen.append(done)
     )
     assert seen[0] > limit - 2 * 16  # at most one checkpoint interval is done again
+    assert same(resumed, whole)
+
+
+@pytest.mark.parametrize("name", ["dqn", "qrdqn", "sac", "maskable_ppo", "reinforce", "slateq", "wolpertinger", "hac"])
+def test_every_learner_resumes_as_in_one_go(name: str, world: World, tmp_path: Path) -> None:
+    settings = {key: value for key, value in SMALL.items() if key in agent_class(name).Config.model_fields}
+    whole = train_agent(name, world, out=tmp_path / "whole", config=settings)
+    out = tmp_path / "cut"
+    with pytest.raises(Interrupt):
+        train_agent(name, world, out=out, config=settings, progress=stop_at(48))
+    seen: list[int] = []
+    resumed = train_agent(
+        name, world, out=out, config=settings, resume=True, progress=lambda done, _: seen.append(done)
+    )
+    assert seen[0] == 48  # the rollout that came after the checkpoint at 32 slates
     assert same(resumed, whole)
 
 

@@ -76,7 +76,7 @@ def test_num_envs_may_come_from_numpy(world: World) -> None:
         (with_score(0, 99, np.inf), "lane 0: the score of candidate 99 is inf, not finite"),
         (with_score(3, 0, -np.inf), "lane 3: the score of candidate 0 is -inf, not finite"),
         (with_score(1, 1, 1e300, np.float64), "lane 1: the score of candidate 1 is inf, not finite"),
-        (scores().astype(np.int32), r"scores \(float32\), got torch.int32"),
+        (scores().astype(np.int32), r"fractions \(float32\), got torch.int32"),
         (scores().astype(bool), "holds numbers, got bool"),
         (scores().astype(complex), "holds numbers, got complex"),
         (scores()[:3], r"shape \(4, 100\).*got \(3, 100\)"),

@@ -20,7 +20,7 @@ from recgym.errors import ActionError, RecGymError, ScenarioError, StateError, U
 from recgym.scenario import load_scenario
 from recgym.worlds.world import World
 
-MODES = ("slate", "catalogue", "item", "scores")
+MODES = ("slate", "catalogue", "item", "scores", "weights", "proto")
 HORIZON = load_scenario("default", {"episode.kind": "horizon", "episode.horizon_days": 30})
 NO_SPEC = "environment not having a spec"  # Gymnasium's word on environments made without gymnasium.make
 
@@ -161,7 +161,7 @@ def test_nothing_of_the_preference_model_is_observable(world: World) -> None:
         ("item", np.array([1]), r"shape"),
         ("scores", np.full(100, np.nan, np.float32), r"lane 0: the score of candidate 0 is nan, not finite"),
         ("scores", np.array([0.0] * 99 + [np.inf], np.float32), r"the score of candidate 99 is inf"),
-        ("scores", np.zeros(100, np.int64), r"scores \(float32\), got torch.int64"),
+        ("scores", np.zeros(100, np.int64), r"fractions \(float32\), got torch.int64"),
         ("scores", np.zeros(99, np.float32), r"shape"),
     ],
 )

@@ -16,7 +16,8 @@ from recgym.agents.protocol import ActContext, Agent, Observations, make_agent
 from recgym.errors import ActionError, AgentError, RecGymError, UnknownNameError
 from recgym.evaluation import runner
 from recgym.evaluation.runner import evaluate, sample_users
-from recgym.registration import ENVS, EnvSpec
+from recgym.registration import ENVS
+from recgym.registry import EnvSpec
 from recgym.scenario import load_scenario
 from recgym.worlds.world import World
 

@@ -109,7 +109,7 @@ def test_probabilities_are_calibrated_on_planted_users(tmp_path):
     config = CONFIG.model_copy(
         update={
             "training": TrainingConfig(
-                pretrain_epochs=2, finetune_epochs=10, batch_segments=8, own_negatives=8, other_negatives=12
+                pretrain_epochs=2, finetune_epochs=16, patience=6, batch_segments=8, own_negatives=8, other_negatives=12
             )
         }
     )

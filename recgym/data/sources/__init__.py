@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recgym.errors import RecGymError
-from recgym.registration import Spec, load_target
+from recgym.registry import Spec, load_target
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,196 @@
+"""SAC re-ranker (Haarnoja et al., "Soft actor-critic", ICML 2018), by SB3, on ``scores`` or ``weights``.
+
+Departures from the paper: one network gives every candidate the mean and deviation of its score; with ``weights``, the
+state gives those of the weights of the candidate features. The critics know that only the K best are shown: with s_i
+the score, t the K-th best score and w a width,
+
+    Q(s, a) = V(s) + sum over i of sigmoid((s_i - t) / w) q(s, i)
+
+so that the gradient of Q raises the scores of items of more value than those at the threshold. Features are
+standardised once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import Field
+from stable_baselines3 import SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.sac.policies import SACPolicy
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from recgym.adapters.plackett_luce import PassThrough
+from recgym.adapters.sb3 import SB3VecEnv
+from recgym.agents.networks import RankNetwork, SlateScorer, Standardise, StateNetwork
+from recgym.agents.protocol import AgentConfig
+from recgym.agents.sb3 import EPISODES_AVERAGED, OffPolicyConfig, SB3Agent, SharedReplayBuffer
+from recgym.envs.actions import linear_scores
+
+if TYPE_CHECKING:
+    from recgym.worlds.world import World
+
+WIDTH = 0.1  # of the threshold, in scores
+_LOG_DEVIATION = (-4.0, 0.5)  # bounds of the logarithm of the deviation, before tanh
+
+
+class SACConfig(OffPolicyConfig):
+    """Settings of ``SACAgent``."""
+
+    actions: Literal["scores", "weights"] = Field("weights", description="the action mode")
+    total_steps: int = Field(300_000, ge=1, description="slates shown in all, the default budget")
+    target_rate: float = Field(0.05, gt=0, le=1, description="share by which targets follow at each gradient step")
+    deviation: float = Field(
+        0.1, gt=0, lt=1, description="that an action's numbers should keep: the target entropy, of a normal one"
+    )
+
+
+class RankActor(RankNetwork):
+    """A squashed normal distribution of actions: of each candidate's score, or of the features' weights."""
+
+    def parameters_of(self, observations: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Means and logarithms of deviations [B, A] before squashing."""
+        mean, deviation = self(observations["user"].float(), observations["candidates"].float())
+        return mean, (deviation - 1.0).clamp(*_LOG_DEVIATION)
+
+    def action_log_prob(self, observations: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Actions [B, A] in (-1, 1), and their log-densities [B]."""
+        mean, log_deviation = self.parameters_of(observations)
+        noise = torch.randn_like(mean)
+        raw = mean + log_deviation.exp() * noise
+        normal = -0.5 * noise.square() - log_deviation - 0.5 * math.log(2.0 * math.pi)
+        squash = 2.0 * (math.log(2.0) - raw - softplus(-2.0 * raw))  # log(1 - tanh(raw) ** 2), without cancelling
+        return torch.tanh(raw), (normal - squash).sum(1)
+
+    def set_training_mode(self, mode: bool) -> None:
+        """SB3's name for ``train``."""
+        self.train(mode)
+
+
+class RankCritics(nn.Module):
+    """Two critics of the slate that an action means; see the module's docstring."""
+
+    def __init__(self, num_user: int, num_candidate: int, hidden: int, slate_size: int, actions: str) -> None:
+        """For ``num_user`` and ``num_candidate`` features and slates of ``slate_size``."""
+        super().__init__()
+        self.slate_size, self.by_weights = slate_size, actions == "weights"
+        self.items = nn.ModuleList(SlateScorer(num_user, num_candidate, hidden) for _ in range(2))
+        self.states = nn.ModuleList(StateNetwork(num_user, num_candidate, hidden) for _ in range(2))
+
+    def forward(self, observations: dict[str, Tensor], actions: Tensor) -> tuple[Tensor, ...]:
+        """Values [B, 1] of each critic."""
+        user, candidates = observations["user"].float(), observations["candidates"].float()
+        scores = linear_scores(actions, candidates) if self.by_weights else actions
+        shown = soft_top(scores, self.slate_size)
+        out = []
+        item: Any  # torch types what a ModuleList holds as Module
+        for item, state in zip(self.items, self.states, strict=True):
+            u, c = item.user_norm(user), item.candidate_norm(candidates)
+            out.append(state(u, c) + (shown * item(user, candidates)).sum(1, keepdim=True))
+        return tuple(out)
+
+    def set_training_mode(self, mode: bool) -> None:
+        """SB3's name for ``train``."""
+        self.train(mode)
+
+
+def soft_top(scores: Tensor, slate_size: int) -> Tensor:
+    """How far each candidate is among the K best, [B, M]: the sigmoid of its distance to the K-th best score."""
+    threshold = scores.topk(min(slate_size + 1, scores.shape[1]), dim=1).values[:, -2:].mean(1, keepdim=True)
+    return torch.sigmoid((scores - threshold) / WIDTH)
+
+
+class RankSACPolicy(SACPolicy):
+    """SB3's policy with ``RankActor`` and ``RankCritics``."""
+
+    def __init__(self, *args: Any, hidden: int, slate_size: int, actions: str, **kwargs: Any) -> None:
+        """See ``SACPolicy``."""
+        self.hidden, self.slate_size, self.actions = hidden, slate_size, actions
+        super().__init__(*args, **{"features_extractor_class": PassThrough, **kwargs})
+
+    def _build(self, lr_schedule: Any) -> None:
+        space: Any = self.observation_space
+        sizes = space["user"].shape[0], space["candidates"].shape[1], self.hidden
+        optimizer: Any = self.optimizer_class
+
+        def critics() -> Any:
+            return RankCritics(*sizes, self.slate_size, self.actions)
+
+        actor: Any = RankActor(*sizes, self.actions, outputs=2)
+        self.actor, self.critic, self.critic_target = actor, critics(), critics()
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        for part in (self.actor, self.critic):
+            part.optimizer = optimizer(part.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        if deterministic:
+            return torch.tanh(self.actor.parameters_of(observation)[0])  # type: ignore[operator]
+        return self.actor.action_log_prob(observation)[0]
+
+
+class SACAgent(SB3Agent):
+    """Shows the candidates of highest mean score, or of largest weighted sum by the mean weights."""
+
+    id = "sac"
+    Config = SACConfig
+    algorithm = SAC
+
+    def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:
+        """See ``Agent``; the action mode is the config's ``actions``."""
+        super().__init__(world, config, seed)
+        self.action_mode = self.config.actions  # type: ignore[misc]
+
+    def build(self, num_user: int, num_candidate: int) -> nn.Module:
+        """See ``NetworkAgent.build``."""
+        return RankActor(num_user, num_candidate, self.config.hidden, self.config.actions, outputs=2)
+
+    def scores(self, user: Tensor, candidates: Tensor) -> Tensor:
+        """See ``NetworkAgent.scores``."""
+        mean, _ = self.network(user, candidates)
+        return self.network.candidate_scores(torch.tanh(mean), candidates)
+
+    def trained_part(self, policy: Any) -> nn.Module:
+        """See ``SB3Agent.trained_part``."""
+        return policy.actor
+
+    def start(self, policy: Any) -> None:
+        """See ``SB3Agent.start``: the critics take the actor's scaling of features."""
+        super().start(policy)
+        scaling = {name: part for name, part in self.network.named_modules() if isinstance(part, Standardise)}
+        for critics in (policy.critic, policy.critic_target):
+            for name, part in critics.named_modules():
+                if isinstance(part, Standardise):
+                    source = next(s for n, s in scaling.items() if n.endswith(name.rpartition(".")[2]))
+                    part.load_state_dict(source.state_dict())
+
+    def make(self, venv: SB3VecEnv) -> BaseAlgorithm:
+        """See ``SB3Agent.make``."""
+        config = self.config
+        space: Any = venv.action_space
+        entropy = 0.5 * math.log(2.0 * math.pi * math.e) + math.log(config.deviation)  # of one number
+        return SAC(
+            RankSACPolicy,
+            venv,
+            learning_rate=LinearSchedule(config.learning_rate, config.learning_rate / 10, 1.0),
+            buffer_size=config.replay_size,
+            learning_starts=0,
+            batch_size=config.batch_size,
+            tau=config.target_rate,
+            gamma=config.gamma,
+            train_freq=config.num_steps,
+            gradient_steps=config.num_updates,
+            replay_buffer_class=SharedReplayBuffer,
+            ent_coef="auto_0.001",
+            target_entropy=float(entropy * space.shape[0]),
+            stats_window_size=EPISODES_AVERAGED,
+            policy_kwargs={
+                "hidden": config.hidden,
+                "slate_size": venv.env.slate_size,
+                "actions": config.actions,
+            },
+            device="cpu",
+        )
