@@ -91,6 +91,7 @@ def ablate(
     """
     report, budget = progress or (lambda what, share: None), budget or Budget()
     require_log(world, log)
+    names = list(names)
     for name in names:
         if name not in VARIANTS:
             raise unknown_name("ablation", name, VARIANTS)
@@ -114,9 +115,8 @@ def ablate(
         file = directory / f"{_key(changes)}-{seed}.json"
         if not file.is_file():
             varied = changed(reduced, changes)
-            text, _ = item_texts(
-                prepared, varied, directory / f"text-{_key({'tuning': changes.get('tuning')})}", report
-            )
+            tuned = directory / f"text-{_key(varied.tuning.model_dump(mode='json'))}"  # one for all seeds
+            text, _ = item_texts(prepared, varied, tuned, report)
             data = sample(training_data(prepared, varied, text), budget.users)
             _write(file, run(data, varied.model, seed, file.with_suffix("")))
         runs[variant].append(json.loads(file.read_text(encoding="utf-8")))
