@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from recgym.commands.settings import Changes, changed_scenario
+
 
 def evaluate(
     env: Annotated[str, typer.Option(help="Environment id, or name or directory of a world.")] = "ecommerce-v0",
@@ -22,6 +24,7 @@ def evaluate(
             help="Scenario name or YAML file; several: repeat, or separate by commas. Default: the environment's."
         ),
     ] = None,
+    changes: Changes = None,
     agents: Annotated[
         str, typer.Option(help="Agents by name or run directory, separated by commas.")
     ] = "random,popularity,frequency,item_knn,greedy",
@@ -40,14 +43,18 @@ def evaluate(
     from rich.console import Console
 
     from recgym.evaluation.runner import evaluate as run
+    from recgym.registration import ENVS
 
     names = _split(agents)
     scenarios = [name for given in scenario or [] for name in _split(given)]
-    out = out or default_directory(env, scenarios, names, users, seeds, train_steps, user_model)
+    if changes and not scenarios:
+        scenarios = [ENVS.spec(env).scenario if env in ENVS.names() else "default"]
+    played = [changed_scenario(name, changes) for name in scenarios]
+    out = out or default_directory(env, scenarios, names, users, seeds, train_steps, user_model, *(changes or []))
     with resumable():
         run(
             env,
-            scenarios or None,
+            played or None,
             names,
             users=users,
             seeds=seeds,
