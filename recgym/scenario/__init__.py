@@ -5,6 +5,7 @@ from __future__ import annotations
 from recgym.scenario.base import Section
 from recgym.scenario.behaviour import Behaviour, Examination, Satisfaction
 from recgym.scenario.loader import load_scenario
+from recgym.scenario.objective import Constraint, Objective, Term
 from recgym.scenario.schema import (
     ActionMode,
     Actions,
@@ -12,11 +13,9 @@ from recgym.scenario.schema import (
     Env,
     Episode,
     Evaluation,
-    Objective,
     Observation,
     ObservationKey,
     Scenario,
-    Term,
 )
 
 __all__ = [
@@ -24,6 +23,7 @@ __all__ = [
     "Actions",
     "Behaviour",
     "Candidates",
+    "Constraint",
     "Env",
     "Episode",
     "Evaluation",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from pydantic import BaseModel, ValidationError
 from recgym.errors import ScenarioError, UnknownNameError, nearest
 from recgym.registration import SCENARIOS
 from recgym.scenario.schema import OWN, Scenario
-
-Keys = tuple[str | int, ...]  # the path of a value in a scenario
+from recgym.scenario.source import Keys, Source
 
 
 def load_scenario(scenario: str | Path | Scenario, overrides: Mapping[str, Any] | None = None) -> Scenario:
@@ -38,22 +37,7 @@ def load_scenario(scenario: str | Path | Scenario, overrides: Mapping[str, Any] 
         return scenario
     data = scenario.model_dump(mode="json")
     _merge(data, _nested(overrides), Scenario)
-    return _validate(data, _Source("overrides"))
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where values come from, for messages."""
-
-    label: str
-    places: dict[Keys, str] = field(default_factory=dict)  # key path -> file:line, from 1
-
-    def at(self, path: Keys) -> str:
-        """``file:line`` of the key at ``path``, or of the nearest key around it."""
-        for length in range(len(path), -1, -1):
-            if path[:length] in self.places:
-                return self.places[path[:length]]
-        return self.label
+    return _validate(data, Source("overrides"), scenario.source)
 
 
 @dataclass(frozen=True)
@@ -61,7 +45,7 @@ class _Draft:
     """A scenario file with all that it extends, not validated yet."""
 
     data: dict[str, Any]
-    source: _Source
+    source: Source
 
 
 def _read(path: Path, chain: tuple[Path, ...]) -> _Draft:
@@ -84,7 +68,7 @@ def _read(path: Path, chain: tuple[Path, ...]) -> _Draft:
             first = places[keys].rpartition(":")[2]
             raise ScenarioError(f"{path}:{line}: {_dotted(keys)}: given twice, first in line {first}")
         places[keys] = f"{path}:{line}"
-    draft = _Draft(data, _Source(str(path), places))
+    draft = _Draft(data, Source(str(path), places))
     return draft if data.get("extends") is None else _extended(draft, path, chain)
 
 
@@ -110,7 +94,7 @@ def _extended(draft: _Draft, path: Path, chain: tuple[Path, ...]) -> _Draft:
     merged = {key: value for key, value in base.data.items() if key not in OWN}
     _merge(merged, {key: value for key, value in data.items() if key != "extends"}, Scenario)
     inherited = {keys: place for keys, place in base.source.places.items() if keys[0] not in OWN}
-    return _Draft(merged, _Source(source.label, {**inherited, **source.places}))
+    return _Draft(merged, Source(source.label, {**inherited, **source.places}))
 
 
 def _walk(node: yaml.Node, keys: Keys, label: str, seen: set[int]) -> Iterator[tuple[Keys, int]]:
@@ -166,15 +150,17 @@ def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
     return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
 
 
-def _validate(data: Any, source: _Source) -> Scenario:
+def _validate(data: Any, source: Source, origin: Source | None = None) -> Scenario:
     try:
-        return Scenario.model_validate(_with_tuples(data))
+        scenario = Scenario.model_validate(_with_tuples(data))
     except ValidationError as error:
         problems = []
         for detail in error.errors():
             path = tuple(key for key in detail["loc"] if key != "[key]")
             problems.append(f"{source.at(path)}: {_dotted(path)}: {_problem(detail, path)}")
         raise ScenarioError("\n".join(problems)) from error
+    scenario.__dict__["source"] = origin or source  # as a cached property would: no part of what a scenario is
+    return scenario
 
 
 def _with_tuples(value: Any) -> Any:

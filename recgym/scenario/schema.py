@@ -12,10 +12,12 @@ from pydantic import Field, model_validator
 from recgym.errors import ScenarioError
 from recgym.scenario.base import Section
 from recgym.scenario.behaviour import Behaviour
+from recgym.scenario.objective import Constraint, Objective, check_constraints
+from recgym.scenario.population import Items, Users
+from recgym.scenario.source import Source
 
 ActionMode = Literal["slate", "catalogue", "item", "scores", "weights", "proto"]
 ObservationKey = Literal["user", "candidates", "candidate_items", "user_id", "history"]
-Term = Literal["purchase", "revenue", "liked"]
 OWN = ("name", "description", "question", "metrics", "reference", "tags", "extends")  # never taken over by ``extends``
 
 
@@ -43,7 +45,18 @@ class Candidates(Section):
 
     own: int = Field(40, ge=0, description="The user's own purchases, by recency and frequency.")
     popular: int = Field(40, ge=0, description="Drawn by popularity.")
-    uniform: int = Field(20, ge=0, description="Drawn uniformly from the catalogue.")
+    uniform: int = Field(20, ge=0, description="Drawn uniformly from the catalogue, new items left out.")
+    new: int = Field(0, ge=0, description="Drawn uniformly from the new items of items.arrivals.")
+
+
+class Promotions(Section):
+    """A discount budget: what stands at the top of a slate is cheaper, for as long as the budget lasts."""
+
+    slots: int = Field(0, ge=0, description="Top positions of a slate that are discounted; 0: none.")
+    discount: float = Field(0.2, gt=0, lt=1, description="Share of the price that is taken off.")
+    budget: float = Field(
+        10.0, gt=0, description="Currency units a user and episode: promotions end with the slate that uses it up."
+    )
 
 
 class Actions(Section):
@@ -57,15 +70,16 @@ class Actions(Section):
     slate_size: int = Field(10, ge=1, description="K, items on a slate.")
     num_candidates: int = Field(100, ge=1, description="M, candidates a step.")
     candidates: Candidates = Candidates()
+    promotions: Promotions = Promotions()
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         parts = self.candidates
-        total = parts.own + parts.popular + parts.uniform
+        total = parts.own + parts.popular + parts.uniform + parts.new
         if total != self.num_candidates:
             raise ValueError(
-                f"candidates add up to {total} ({parts.own} own + {parts.popular} popular + {parts.uniform} uniform), "
-                f"num_candidates is {self.num_candidates}"
+                f"candidates add up to {total} ({parts.own} own + {parts.popular} popular + {parts.uniform} uniform"
+                f"{f' + {parts.new} new' if parts.new else ''}), num_candidates is {self.num_candidates}"
             )
         if self.slate_size > self.num_candidates:
             raise ValueError(f"slate_size {self.slate_size} exceeds num_candidates {self.num_candidates}")
@@ -85,15 +99,6 @@ class Observation(Section):
         if len(set(self.keys)) != len(self.keys):
             raise ValueError(f"keys {list(self.keys)} name one key twice")
         return self
-
-
-class Objective(Section):
-    """The reward: a weighted sum of terms, each summed over a slate."""
-
-    terms: dict[Term, float] = Field(
-        min_length=1,
-        description="Weights; purchase: distinct items bought; revenue: their price; liked: watches rated 4 or more.",
-    )
 
 
 class Evaluation(Section):
@@ -119,17 +124,43 @@ class Scenario(Section):
     )
     env: Env = Env()
     episode: Episode = Episode()
+    users: Users = Users()
+    items: Items = Items()
     behaviour: Behaviour = Behaviour()
     actions: Actions = Actions()
     observation: Observation = Observation()
     objective: Objective | None = Field(None, description="null: the world's own reward.")
+    constraints: tuple[Constraint, ...] = Field((), description="Bounds on terms; what exceeds them is told in info.")
     evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        new = self.actions.candidates.new
+        if new and not self.items.arrivals.share:
+            raise ValueError(f"actions.candidates.new is {new}, but items.arrivals.share is 0: there are no new items")
+        if self.behaviour.delay.share and self.episode.kind == "session":
+            raise ValueError("behaviour.delay.share needs episodes of several trips: episode.kind is 'session'")
+        if self.actions.promotions.slots > self.actions.slate_size:
+            raise ValueError(
+                f"actions.promotions.slots {self.actions.promotions.slots} exceeds slate_size {self.actions.slate_size}"
+            )
+        check_constraints(self.constraints)
+        return self
 
     @functools.cached_property
     def hash(self) -> str:
         """The SHA-256 digest (hex) of this scenario as canonical JSON."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @functools.cached_property
+    def source(self) -> Source:
+        """Where the values come from; ``load_scenario`` knows files and lines."""
+        return Source(f"scenario {self.name!r}")
+
+    def at(self, key: str) -> str:
+        """``file:line: key``, to begin a message about the value of a dotted ``key`` with."""
+        return f"{self.source.at(tuple(key.split('.')))}: {key}"
 
     def check_world(self, world: str) -> None:
         """Refuses a world that the scenario is not made for.
@@ -138,4 +169,5 @@ class Scenario(Section):
             ScenarioError: if ``env.world`` names another world.
         """
         if self.env.world not in (None, world):
-            raise ScenarioError(f"scenario {self.name!r} is made for world {self.env.world!r}, not for {world!r}")
+            made_for = f"made for world {self.env.world!r}, not for {world!r}"
+            raise ScenarioError(f"{self.at('env.world')}: scenario {self.name!r} is {made_for}")
