@@ -21,7 +21,8 @@ def evaluate(
     scenario: Annotated[
         list[str] | None,
         typer.Option(
-            help="Scenario name or YAML file; several: repeat, or separate by commas. Default: the environment's."
+            help="Scenario name or YAML file; several: repeat, or separate by commas; all: every one that the world "
+            "can play. Default: the environment's."
         ),
     ] = None,
     changes: Changes = None,
@@ -44,11 +45,18 @@ def evaluate(
 
     from recgym.evaluation.runner import evaluate as run
     from recgym.registration import ENVS
+    from recgym.simulation.fit import fitting_scenarios
+    from recgym.worlds.world import load_world
 
     names = _split(agents)
     scenarios = [name for given in scenario or [] for name in _split(given)]
     if changes and not scenarios:
         scenarios = [ENVS.spec(env).scenario if env in ENVS.names() else "default"]
+    if scenarios == ["all"]:
+        fitting, refused = fitting_scenarios(load_world(ENVS.spec(env).own_world() if env in ENVS.names() else env))
+        scenarios = [scenario.name for scenario in fitting]
+        for name, why in refused.items():
+            typer.echo(f"left out: {name}: {why}", err=True)
     played = [changed_scenario(name, changes) for name in scenarios]
     out = out or default_directory(env, scenarios, names, users, seeds, train_steps, user_model, *(changes or []))
     with resumable():

@@ -25,6 +25,9 @@ class Env(Section):
     """Where the scenario may be played."""
 
     world: str | None = Field(None, description="Name of the only world the scenario is made for; null: any world.")
+    train_world: str | None = Field(
+        None, description="World in which agents learn before they are scored in ``world``; null: the same."
+    )
 
 
 class Episode(Section):
@@ -138,6 +141,8 @@ class Scenario(Section):
         new = self.actions.candidates.new
         if new and not self.items.arrivals.share:
             raise ValueError(f"actions.candidates.new is {new}, but items.arrivals.share is 0: there are no new items")
+        if self.env.train_world is not None and self.env.world is None:
+            raise ValueError(f"env.train_world is {self.env.train_world!r}: env.world must say where agents are scored")
         if self.behaviour.delay.share and self.episode.kind == "session":
             raise ValueError("behaviour.delay.share needs episodes of several trips: episode.kind is 'session'")
         if self.actions.promotions.slots > self.actions.slate_size:

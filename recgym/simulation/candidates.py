@@ -54,20 +54,9 @@ class CandidateGenerator:
             ScenarioError: the catalogue holds fewer items than the scenario wants candidates.
         """
         parts, self.num_items, self.size = actions.candidates, len(popularity), actions.num_candidates
-        if self.num_items < self.size:
-            raise ScenarioError(
-                f"actions.num_candidates is {self.size}, but the world holds {self.num_items} items only; "
-                f"give at most {self.num_items}"
-            )
-        if self.size > MAX_CANDIDATES:
-            raise ScenarioError(f"actions.num_candidates is {self.size}; at most {MAX_CANDIDATES} can be drawn a step")
         new = np.zeros(self.num_items, bool) if new is None else new
+        check_candidates(actions, new)
         old = np.flatnonzero(~new)
-        if parts.new > new.sum() or len(old) < self.size:
-            raise ScenarioError(
-                f"actions.candidates.new is {parts.new} and actions.num_candidates is {self.size}, but the world holds "
-                f"{new.sum()} new items and {len(old)} others; change items.arrivals.share"
-            )
         self._own, self._uniform, self._new, self._arrival_day = parts.own, parts.uniform, parts.new, arrival_day
         self._old_rows = torch.from_numpy(old.astype(np.int32)).to(device)
         self._new_rows = torch.from_numpy(np.flatnonzero(new).astype(np.int32)).to(device)
@@ -171,6 +160,26 @@ class CandidateGenerator:
         place = torch.where(kept, place, self.size).to(torch.int64)  # the last column takes what is left over
         out = torch.zeros((len(sequence), self.size + 1), dtype=torch.int32, device=sequence.device)
         return out.scatter_(1, place, items)[:, : self.size].contiguous(), complete
+
+
+def check_candidates(actions: Actions, new: np.ndarray) -> None:
+    """Refuses a catalogue that holds fewer items than are wanted as candidates; ``new`` bool [N] says what is new.
+
+    Raises:
+        ScenarioError: it does.
+    """
+    size, num_items, num_new = actions.num_candidates, len(new), int(new.sum())
+    if num_items < size:
+        raise ScenarioError(
+            f"actions.num_candidates is {size}, but the world holds {num_items} items only; give at most {num_items}"
+        )
+    if size > MAX_CANDIDATES:
+        raise ScenarioError(f"actions.num_candidates is {size}; at most {MAX_CANDIDATES} can be drawn a step")
+    if actions.candidates.new > num_new or num_items - num_new < size:
+        raise ScenarioError(
+            f"actions.candidates.new is {actions.candidates.new} and actions.num_candidates is {size}, but the world "
+            f"holds {num_new} new items and {num_items - num_new} others; change items.arrivals.share"
+        )
 
 
 def _alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

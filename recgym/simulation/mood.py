@@ -65,9 +65,7 @@ class Moods:
             part.strength > 0 for part in (self._boredom, self._drift, self._shift)
         )
         self.active = any((self._bores, self._drifts, self._shifts, self.promotes, self.delays))
-        if self.promotes and not ("quantity" in world.spec.responses and bool((price > 0).any())):
-            place = scenario.at("actions.promotions")
-            raise ScenarioError(f"{place}: nothing is paid in world {world.name!r}, so nothing can be discounted")
+        check_promotions(world, scenario)
 
     def start(self, size: int) -> Mood | None:
         """Of ``size`` lanes at the start of an episode; None where nothing is to be remembered."""
@@ -208,3 +206,15 @@ class Moods:
         if mood.waiting is not None and mood.due is not None:
             mood = replace(mood, waiting=mood.waiting.masked_fill(mood.due < visit.trip[:, None], -1))
         return mood
+
+
+def check_promotions(world: World, scenario: Scenario) -> None:
+    """Refuses promotions where nothing is paid.
+
+    Raises:
+        ScenarioError: there are such promotions.
+    """
+    paid = "quantity" in world.spec.responses and "price" in world.items
+    if scenario.actions.promotions.slots and not paid:
+        place = scenario.at("actions.promotions")
+        raise ScenarioError(f"{place}: nothing is paid in world {world.name!r}, so nothing can be discounted")

@@ -35,21 +35,13 @@ class Objective:
     """Computes reward, terms and costs; the weights are the scenario's or, where it has none, the world's own."""
 
     def __init__(self, world: World, scenario: Scenario, population: Population, device: torch.device) -> None:
-        """Checks that the world gives what the terms need.
-
-        Raises:
-            ScenarioError: it does not; the message names file, key and what is missing.
-        """
+        """Tabulates what the terms need; that the world has it, ``check_fit`` has found out."""
         given = scenario.objective.terms if scenario.objective is not None else {world.spec.reward: 1.0}
         self.weights: dict[str, float] = {str(name): float(weight) for name, weight in given.items()}
         self._bounds = {str(one.term): (one.at_least, one.at_most) for one in scenario.constraints}
         for one in scenario.constraints:  # bounds of one term may be given apart
             low, high = self._bounds[one.term]
             self._bounds[one.term] = (one.at_least if low is None else low, one.at_most if high is None else high)
-        asked = {name: "constraints" for name in self._bounds} | {
-            name: f"objective.terms.{name}" for name in self.weights
-        }
-        Terms.check(world, scenario, population, asked)
         self._terms = Terms(world, scenario, population, device)
         self._names = tuple(dict.fromkeys((*self.weights, *self._bounds)))
         behaviour = scenario.behaviour

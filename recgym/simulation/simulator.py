@@ -19,12 +19,13 @@ from recgym.scenario import Scenario
 from recgym.simulation import plain
 from recgym.simulation.candidates import CandidateGenerator
 from recgym.simulation.choice import Examination, recall, shown_before
+from recgym.simulation.fit import check_fit
 from recgym.simulation.kernels import sigmoid
 from recgym.simulation.mood import Moods
 from recgym.simulation.objective import Objective
 from recgym.simulation.observation import Observer
 from recgym.simulation.plan import Plans
-from recgym.simulation.population import Population, platform_world
+from recgym.simulation.population import platform_world
 from recgym.simulation.record import PAD, Records, own_history
 from recgym.simulation.session import Session
 from recgym.simulation.state import Memory, Outcome, State, used_entries
@@ -64,7 +65,7 @@ class Simulator:
             ScenarioError: the scenario does not fit the world.
             RecGymError: the device cannot be used here.
         """
-        scenario.check_world(world.name)
+        self.population = check_fit(world, scenario)
         self.world, self.scenario, self.device = world, scenario, usable(device)
         actions = scenario.actions
         self.draws_candidates = draws_candidates
@@ -74,7 +75,6 @@ class Simulator:
         self.user_model: UserModel = user_model
         self._can_bind = can_bind(user_model)
         self.is_ensemble = hasattr(user_model, "disagreement")
-        self.population = Population.of(world, scenario)
         self.platform = platform_world(world, scenario, self.population)  # what agents may know of the world
         self.records = Records(world, self.device)
         self.known_records = None if self.platform is world else Records(self.platform, self.device)
