@@ -19,10 +19,10 @@ import recgym.data
 from recgym.data.interactions import Interactions
 from recgym.paths import recgym_home
 from recgym.user_models.preference.attributes import attribute_columns, item_attributes, item_statistics
+from recgym.user_models.preference.evening import Evening
 from recgym.user_models.preference.exposures import fit_lift
 from recgym.user_models.preference.graph import Knowledge
 from recgym.user_models.preference.model import PreferenceModel, TrainingData
-from recgym.user_models.preference.evening import Evening
 from recgym.user_models.preference.text import encode_texts
 from recgym.user_models.preference.text_tuning import tuned_encoder
 from recgym.user_models.preference.training import Trainer
