@@ -21,7 +21,7 @@ class Owl(TensorRecord):
 
 
 class NightOwls(SimpleUsers):
-    """Users with hash-like tastes for the categories of the world, who tire of what they examine."""
+    """Users who differ in their taste for the categories of the world, and tire of what they examine."""
 
     mean_basket, mean_gap = 5.0, 4.0
 
@@ -31,8 +31,8 @@ class NightOwls(SimpleUsers):
         names = sorted(set(world.items["category"].astype(str)))
         numbers = [names.index(name) for name in world.items["category"].astype(str)]
         self.category = torch.tensor(numbers, device=self.device)  # [N]
-        angle = torch.arange(world.num_users)[:, None] * 2.4 + torch.arange(len(names)) * 1.7
-        self.taste = (2.0 * torch.sin(angle) - 1.5).to(self.device)  # [U, C]
+        common, own = torch.arange(len(names)) * 1.7, torch.arange(world.num_users)[:, None] * 2.4
+        self.taste = (2.0 * torch.sin(common) + torch.sin(common + own) - 1.5).to(self.device)  # [U, C]
 
     def init(self, users: Tensor, record: Record, visit: Visit) -> Owl:
         """Everybody starts fresh."""
