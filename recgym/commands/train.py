@@ -42,6 +42,12 @@ def train(
         list[str] | None, typer.Option(help="tensorboard, wandb, mlflow or none; several: repeat. [tensorboard]")
     ] = None,
     device: Annotated[str, typer.Option(help="Torch device of the simulation and the networks, such as cuda.")] = "cpu",
+    user_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Who answers: a name of `recgym list user-models`, or a target. Default: the world's own users."
+        ),
+    ] = None,
 ) -> None:
     """Train an agent and save it to a run directory, which `recgym evaluate --agents` takes."""
     from rich.console import Console
@@ -81,7 +87,7 @@ def train(
         run = train_agent if tune is None else functools.partial(tune_agent, trials=tune)
         run(
             agent,
-            spec.own_world(),
+            spec.world if user_model else spec.own_world(),
             played,
             steps=steps,
             seed=seed,
@@ -90,6 +96,7 @@ def train(
             validation=validation,
             loggers=loggers,
             device=device,
+            user_model=user_model,
             progress=lambda done, total: bar.update(task, completed=min(done, total), total=total),
             resume=resume,
         )
@@ -97,6 +104,7 @@ def train(
         console.print(f"held out: {name} = {value}", soft_wrap=True)
     console.print(
         f"Saved to {out}. Evaluate it with: "
-        f"recgym evaluate --env {env} --scenario {scenario or spec.scenario} --agents {out}",
+        f"recgym evaluate --env {env} --scenario {scenario or spec.scenario} --agents {out}"
+        + (f" --user-model {user_model}" if user_model else ""),
         soft_wrap=True,
     )
