@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 SECONDS = 600  # of a whole notebook on a machine with other work; none should take 180 on its own
 
 
@@ -41,6 +43,8 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             output.get("data", {}).pop("text/html", None)
             if "image/png" in output.get("data", {}):
                 output.data.pop("text/plain", None)
+            elif "text/plain" in output.get("data", {}):
+                output.data["text/plain"] = _COLOURS.sub("", output.data["text/plain"])
     return notebook
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from mkdocs.structure.files import File
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 FOLDER = "tutorials"
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -41,7 +39,7 @@ def page(path: Path) -> tuple[str, dict[str, bytes]]:
                 name = f"{path.stem}-{number}-{place}.png"
                 pictures[name] = base64.b64decode(data["image/png"])
                 parts.append(f"![Output of the code above]({name})")
-            elif text := _ANSI.sub("", "".join(output.get("text", data.get("text/plain", "")))).rstrip():
+            elif text := "".join(output.get("text", data.get("text/plain", ""))).rstrip():
                 parts.append(f"``` {{.text .output}}\n{text}\n```")
     where = f"*This page is `notebooks/{path.name}`, with the outputs of one run.*"
     title, *rest = parts[0].split("\n", 1)

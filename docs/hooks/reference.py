@@ -39,7 +39,9 @@ def on_files(files: Any, config: Any) -> Any:
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A Markdown table."""
     cells = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells
+    )
 
 
 # ---------------------------------------------------------------------- commands
@@ -94,7 +96,11 @@ def scenario() -> str:
     ]
     for path, section in _sections(schema, schema, ()):
         rows = [_key(name, field, schema) for name, field in section["properties"].items()]
-        parts += [f"## `{'.'.join(path)}`" if path else "## Top level", section.get("description", ""), table(("key", "default", "what"), rows)]
+        parts += [
+            f"## `{'.'.join(path)}`" if path else "## Top level",
+            section.get("description", ""),
+            table(("key", "default", "what"), rows),
+        ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -145,7 +151,17 @@ def registered() -> str:
         (DATASETS, "recgym.datasets", "`recgym data fetch`"),
     ):
         rows = [(f"`{spec.id}`", spec.description) for spec in registry.registered()]
-        parts += [f"## {registry.kind[0].upper()}{registry.kind[1:]}s", f"Taken by {take}; entry points: `{group}`.", table(("name", "what"), rows)]
-    rows = [(f"`{name}`", SCENARIOS.load(name).description) for name in sorted(spec.id for spec in SCENARIOS.registered())]
-    parts += ["## Scenarios", "Taken by `scenario=`, `--scenario`; entry points: `recgym.scenarios`.", table(("name", "what"), rows)]
+        parts += [
+            f"## {registry.kind[0].upper()}{registry.kind[1:]}s",
+            f"Taken by {take}; entry points: `{group}`.",
+            table(("name", "what"), rows),
+        ]
+    rows = [
+        (f"`{name}`", SCENARIOS.load(name).description) for name in sorted(spec.id for spec in SCENARIOS.registered())
+    ]
+    parts += [
+        "## Scenarios",
+        "Taken by `scenario=`, `--scenario`; entry points: `recgym.scenarios`.",
+        table(("name", "what"), rows),
+    ]
     return "\n\n".join(parts) + "\n"
