@@ -1,4 +1,4 @@
-"""Runs notebooks in place, from a directory of their own, and keeps outputs small and free of what changes by itself."""
+"""Runs notebooks in place, each from a directory of its own, and keeps their outputs small."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebooks", nargs="+", type=Path)
-    for notebook_path in parser.parse_args().notebooks:
+    parser.add_argument("--out", type=Path, help="directory for the results; in place if not given")
+    options = parser.parse_args()
+    for source in options.notebooks:
         with tempfile.TemporaryDirectory() as scratch:
-            done = tidy(execute(notebook_path, Path(scratch)))
-        nbformat.write(done, notebook_path)
-        print(notebook_path)
+            done = tidy(execute(source, Path(scratch)))
+        nbformat.write(done, source if options.out is None else options.out / source.name)

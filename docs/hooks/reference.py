@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mkdocs.structure.files import File
 import recgym
 from recgym.cli import app
 from recgym.registration import AGENTS, DATASETS, ENVS, SCENARIOS, USER_MODELS, WORLDS
+from recgym.registry import Registry
 from recgym.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
@@ -38,10 +39,18 @@ def on_files(files: Any, config: Any) -> Any:
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A Markdown table."""
-    cells = [head, ("---",) * len(head), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells
-    )
+    lines = [
+        head,
+        ("---",) * len(head),
+        *([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def named(registry: Registry[Any], describe: Callable[[Any], str]) -> str:
+    """A table of what a registry brings."""
+    specs = sorted(registry.registered(), key=lambda spec: spec.id)
+    return table(("name", "what"), [(f"`{spec.id}`", describe(spec)) for spec in specs])
 
 
 # ---------------------------------------------------------------------- commands
@@ -90,9 +99,9 @@ def scenario() -> str:
     schema = Scenario.model_json_schema()
     parts = [
         "# Scenario files",
-        "A scenario is a YAML file that names only what it changes; [Write a scenario](../how-to/scenarios.md) shows how. "
-        "`recgym scenario schema` prints the JSON Schema that this page is made of, `recgym scenario validate FILE` checks "
-        "a file. **Assumed** marks what no purchase log identifies: check conclusions over a range of its values.",
+        "A scenario is a YAML file that names only what it changes: [Write a scenario](../how-to/scenarios.md). "
+        "`recgym scenario schema` prints the JSON Schema that this page is made of, `recgym scenario validate FILE` "
+        "checks a file. **Assumed** marks what no purchase log identifies: check conclusions over a range of values.",
     ]
     for path, section in _sections(schema, schema, ()):
         rows = [_key(name, field, schema) for name, field in section["properties"].items()]
@@ -140,28 +149,18 @@ def registered() -> str:
     """What `recgym list` shows."""
     parts = [
         "# Names",
-        "What `recgym list` prints for an installation without plug-ins. Other distributions add to it with entry points "
-        "of the groups named here; agents, user models and worlds are also taken as `module:Class` or `path.py:Class`.",
+        "What `recgym list` prints for an installation without plug-ins. Other distributions add to it with entry "
+        "points of the groups named here. Agents and user models are also taken as `module:Class` or `path.py:Class`.",
     ]
-    for registry, group, take in (
-        (ENVS, "recgym.envs", "`recgym.make`, `--env`"),
-        (AGENTS, "recgym.agents", "`--agent`, `--agents`, `make_agent`"),
-        (USER_MODELS, "recgym.user_models", "`user_model=`, `--user-model`"),
-        (WORLDS, "recgym.worlds", "`world=`, `recgym world build`"),
-        (DATASETS, "recgym.datasets", "`recgym data fetch`"),
+    for registry, take in (
+        (ENVS, "`recgym.make`, `--env`"),
+        (AGENTS, "`--agent`, `--agents`, `make_agent`"),
+        (USER_MODELS, "`user_model=`, `--user-model`"),
+        (WORLDS, "`world=`, `recgym world build`"),
+        (DATASETS, "`recgym data fetch`"),
+        (SCENARIOS, "`scenario=`, `--scenario`"),
     ):
-        rows = [(f"`{spec.id}`", spec.description) for spec in registry.registered()]
-        parts += [
-            f"## {registry.kind[0].upper()}{registry.kind[1:]}s",
-            f"Taken by {take}; entry points: `{group}`.",
-            table(("name", "what"), rows),
-        ]
-    rows = [
-        (f"`{name}`", SCENARIOS.load(name).description) for name in sorted(spec.id for spec in SCENARIOS.registered())
-    ]
-    parts += [
-        "## Scenarios",
-        "Taken by `scenario=`, `--scenario`; entry points: `recgym.scenarios`.",
-        table(("name", "what"), rows),
-    ]
+        title = f"## {registry.kind[0].upper()}{registry.kind[1:]}s"
+        entries = named(registry, lambda spec: getattr(spec, "description", "") or SCENARIOS.load(spec.id).description)
+        parts += [title, f"Taken by {take}; entry points: `{registry.group}`.", entries]
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""Lays the packages out as they install, so that the API reference finds recgym.agents and the like without importing."""
+"""Lays the packages out as they install, so that the API reference finds recgym.agents and the like."""
 
 from __future__ import annotations
 
