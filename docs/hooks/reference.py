@@ -85,7 +85,7 @@ def _parameter(parameter: Any) -> tuple[str, str, str]:
     else:
         name = ", ".join([*parameter.opts, *parameter.secondary_opts])
     default = parameter.default
-    shown = "" if default in (None, False, (), [], "") or callable(default) else f"`{default}`"
+    shown = f"`{default}`" if isinstance(default, str | Path | float) and default not in ("", False) else ""
     if getattr(parameter, "required", False):
         shown = "required"
     return f"`{name}`", shown, parameter.help or ""
