@@ -100,8 +100,8 @@ def evaluate(
     Args:
         world: an environment id, a world's name or path, or a ``World``.
         scenarios: names, files or ``Scenario`` objects; None: the environment's own.
-        agents: registered names, run directories or ``Agent`` objects; a mapping gives them labels. A learner given by
-            name is trained first, once for each scenario, and cached.
+        agents: registered names (``all``: every one), run directories or ``Agent`` objects; a mapping gives them
+            labels. A learner given by name is trained first, once for each scenario, and cached.
         users: how many users; None: what the (first) scenario says.
         seeds: how many seeds (0, 1, ...), or the seeds themselves; None: what the (first) scenario says.
         out: directory for ``rows.parquet``, ``run.json`` and what the report needs; a second call with the same
