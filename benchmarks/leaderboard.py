@@ -38,9 +38,10 @@ from recgym.evaluation.runner import evaluate
 from recgym.evaluation.statistics import Estimate
 from recgym.evaluation.store import atomically, read_manifest, versions
 from recgym.evaluation.summary import ScenarioSummary, summarise
-from recgym.registration import AGENTS, ENVS
+from recgym.registration import AGENTS
 from recgym.scenario import Scenario, load_scenario
-from recgym.worlds.world import World, load_world
+from recgym.worlds.named import named_world
+from recgym.worlds.world import World
 
 REFERENCES = ("popularity", "greedy")
 _SEEDED = "#"  # between an agent and its training seed, in labels
@@ -202,8 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         names = list(AGENTS.names()) if options.agents == "all" else options.agents.split(",")
-        env = ENVS.spec(options.env) if options.env in ENVS.names() else None
-        world = load_world(env.own_world() if env else options.env)
+        world, _ = named_world(options.env)
         scenario = load_scenario(options.scenario)
         seeds = [int(seed) for seed in options.training_seeds.split(",")]
         todo = trainings(names, world, scenario, seeds, options.train_steps)

@@ -11,7 +11,9 @@ import typer
 
 
 def train(
-    env: Annotated[str, typer.Option(help="Environment id, such as ecommerce-v0.")] = "ecommerce-v0",
+    env: Annotated[
+        str, typer.Option(help="Environment id, such as ecommerce-v0, or name or directory of a world.")
+    ] = "ecommerce-v0",
     scenario: Annotated[
         str | None, typer.Option(help="Scenario name or YAML file; the environment's own if not given.")
     ] = None,
@@ -50,15 +52,15 @@ def train(
     from recgym.agents.tuning import tune as tune_agent
     from recgym.agents.validation import Validation
     from recgym.devices import usable
-    from recgym.registration import ENVS
     from recgym.scenario import load_scenario
+    from recgym.worlds.named import named_world
 
-    spec = ENVS.spec(env)
-    out = out or Path("runs") / f"{env}-{Path(agent).name.replace(':', '-')}-{seed}"
+    world, own = named_world(env)
+    out = out or Path("runs") / f"{Path(env).name}-{Path(agent).name.replace(':', '-')}-{seed}"
     settings = parse_settings(config or [])
     if num_envs is not None:
         settings["num_envs"] = num_envs
-    played = load_scenario(scenario or spec.scenario)
+    played = load_scenario(scenario or own)
     parse_config(agent_class(agent), settings)  # refuses bad input before the bar is drawn
     loggers = [name for name in log or ["tensorboard"] if name != "none"]
     check_loggers(loggers)
@@ -79,7 +81,7 @@ def train(
         run = train_agent if tune is None else functools.partial(tune_agent, trials=tune)
         run(
             agent,
-            spec.own_world(),
+            world,
             played,
             steps=steps,
             seed=seed,
@@ -94,8 +96,7 @@ def train(
     for name, value in json.loads((out / RUN).read_text(encoding="utf-8")).get("report", {}).items():
         console.print(f"held out: {name} = {value}", soft_wrap=True)
     console.print(
-        f"Saved to {out}. Evaluate it with: "
-        f"recgym evaluate --env {env} --scenario {scenario or spec.scenario} --agents {out}",
+        f"Saved to {out}. Evaluate it with: recgym evaluate --env {env} --scenario {scenario or own} --agents {out}",
         soft_wrap=True,
     )
 
