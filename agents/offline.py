@@ -46,7 +46,9 @@ class OfflineConfig(AgentConfig):
     total_steps: int = Field(10_000, ge=1, description="slates logged, the default budget")
     updates: int = Field(1_000, ge=1, description="gradient steps")
     batch_size: int = Field(128, ge=1, description="slates a gradient step")
-    learning_rate: Annotated[float, Search(3e-4, 3e-2, log=True)] = Field(5e-3, gt=0, description="Adam's")
+    learning_rate: Annotated[float, Search(3e-4, 3e-2, log=True)] = Field(
+        5e-3, gt=0, description="Adam's, falling linearly to a tenth"
+    )
     gamma: Annotated[float, Search(0.0, 0.9)] = Field(0.5, ge=0, lt=1, description="discount a slate")
     target_period: int = Field(100, ge=1, description="gradient steps between copies of Q to the target network")
     hidden: int = Field(32, ge=1, description="width of the networks")
@@ -167,6 +169,8 @@ def learn_offline(
         network["target"].load_state_dict(network["q"].state_dict())
     with one_thread():
         for update in range(found["epoch"] if found else 0, config.updates):
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * (1.0 - 0.9 * update / config.updates)
             if checkpoint and update % config.checkpoint_updates == 0:
                 save_checkpoint(checkpoint, network, optimizer, {"epoch": update}, improved=False)
             if update % config.target_period == 0:
