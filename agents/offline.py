@@ -1,4 +1,9 @@
-"""What agents that learn from logged rollouts share: where logs come from, minibatches, and the descent on a loss."""
+"""What agents that learn from logged rollouts share: where logs come from, minibatches, and the descent on a loss.
+
+How many slates are logged decides more than any setting of the agents. In the grocery world an item shown is bought in
+one case of twenty-five: 10,000 slates of personal frequency, half of them explored, hold 4,000 purchases, and what
+learns from them ranks worse than personal frequency itself; from 40,000 it ranks as well.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +48,8 @@ class OfflineConfig(AgentConfig):
     behaviour: str = Field("frequency", description="agent whose slates are logged, where it collects its own")
     exploration: float = Field(0.5, ge=0, le=1, description="chance that a logged slot shows any candidate instead")
     num_envs: int = Field(64, ge=1, description="lanes logged at once")
-    total_steps: int = Field(10_000, ge=1, description="slates logged, the default budget")
-    updates: int = Field(1_000, ge=1, description="gradient steps")
+    total_steps: int = Field(40_000, ge=1, description="slates logged, the default budget; see the module's docstring")
+    updates: int = Field(2_000, ge=1, description="gradient steps")
     batch_size: int = Field(128, ge=1, description="slates a gradient step")
     learning_rate: Annotated[float, Search(3e-4, 3e-2, log=True)] = Field(
         5e-3, gt=0, description="Adam's, falling linearly to a tenth"
