@@ -17,7 +17,9 @@ from recgym.agents.validation import StopTraining, Validation, Validator, scorer
 from recgym.devices import usable
 from recgym.errors import AgentError
 from recgym.paths import recgym_home
+from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario, load_scenario
+from recgym.simulation.population import platform_world
 from recgym.worlds.world import World, load_world
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 RUN = "run.json"
 _PACKAGES = ("recgym", "torch", "stable-baselines3", "gymnasium", "numpy")
-_IDENTITY = ("agent", "config", "world", "scenario", "seed", "steps", "validation")
+_IDENTITY = ("agent", "config", "world", "scenario", "seed", "steps", "validation", "user_model")
 
 
 def train_agent(
@@ -40,6 +42,7 @@ def train_agent(
     validation: Validation | None = None,
     loggers: Sequence[str] = ("tensorboard",),
     device: str = "cpu",
+    user_model: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     resume: bool = False,
 ) -> Agent:
@@ -57,6 +60,7 @@ def train_agent(
             the agent is what it is after all steps.
         loggers: where figures go, of ``recgym.agents.loggers.LOGGERS``.
         device: torch device of the simulation and of what the agent computes while it learns.
+        user_model: who answers, a name of ``recgym list user-models`` or a target; None: the world's own users.
         progress: called with the slates shown so far and the total.
         resume: goes on with the run in ``out``: from its last checkpoint, or not at all where it is complete.
 
@@ -64,19 +68,22 @@ def train_agent(
         AgentError: an unknown setting; or ``out`` holds a run already and ``resume`` is off, or the run that it holds
             differs from this one (the message says in what); or an agent that does not learn in the environment is to
             be validated.
-        RecGymError: the device cannot be used here, or a logger is unknown.
+        RecGymError: the device cannot be used here, or a logger or user model is unknown.
     """
     world, scenario, out = load_world(world), load_scenario(scenario), Path(out)
     cls = agent_class(agent)
-    learner = cls(world, parse_config(cls, config or {}), seed)
-    record = run_record(learner, agent, scenario, steps, validation)
+    known = platform_world(world, scenario)
+    learner = cls(known, parse_config(cls, config or {}), seed)
+    record = run_record(learner, agent, scenario, steps, validation, user_model)
     learner.device = usable(device)
     check_loggers(loggers)
+    if user_model is not None:
+        USER_MODELS.load(user_model)  # an unknown name is told before anything is written
     before = read_record(out)
     if before is not None:
         refuse_other(out, before, record, resume)
         if before.get("status") == "complete":
-            return cls.load(out, world)
+            return cls.load(out, known)
     out.mkdir(parents=True, exist_ok=True)
     seconds = float(before["train_seconds"]) if before else 0.0
     write_record(out, {**record, "status": "running", "train_seconds": seconds})
@@ -84,10 +91,12 @@ def train_agent(
     result: dict[str, Any] = {}
     try:
         if learner.learns == "log":
-            learner.fit(world)
+            learner.fit(known)
         elif learner.learns == "environment":
             with open_loggers(loggers, out, record) as learner.log:
-                result = _learn(learner, world, scenario, record["steps"], validation, out, progress, resume)
+                result = _learn(
+                    learner, world, scenario, record["steps"], validation, out, progress, resume, user_model
+                )
         learner.save(out)
         status = "complete"
     except BaseException:
@@ -109,12 +118,13 @@ def _learn(
     out: Path,
     progress: Callable[[int, int], None] | None,
     resume: bool,
+    user_model: str | None,
 ) -> dict[str, Any]:
     """Trains in the environment; what to record of it: slates shown, and the best validation."""
     shown, stopped = 0, False
     validator = None
     if validation is not None:
-        score = scorer(world, scenario, validation.users, str(learner.device))
+        score = scorer(world, scenario, validation.users, str(learner.device), user_model)
         validator = Validator(learner, validation, score, out, resume)
 
     def report(done: int) -> None:
@@ -125,7 +135,7 @@ def _learn(
         if validator:
             validator(done)
 
-    env = training_env(learner, world, scenario)
+    env = training_env(learner, world, scenario, user_model)
     try:
         learner.train(env, total, directory=out, progress=report, resume=resume)
     except StopTraining:
@@ -139,7 +149,12 @@ def _learn(
 
 
 def run_record(
-    learner: Agent, agent: str, scenario: Scenario, steps: int | None, validation: Validation | None
+    learner: Agent,
+    agent: str,
+    scenario: Scenario,
+    steps: int | None,
+    validation: Validation | None,
+    user_model: str | None = None,
 ) -> dict[str, Any]:
     """What a run of ``learner``, called ``agent`` by whoever asked for it, is: its identity and versions."""
     in_environment = learner.learns == "environment"
@@ -151,11 +166,12 @@ def run_record(
         "agent": agent,
         "config": learner.config.model_dump(mode="json"),
         "world": {"name": learner.world.name, "hash": learner.world.hash},
-        # What is learned from the log is the same in every scenario.
+        # What is learned from the log is the same in every scenario that leaves the log alike: see the world's hash.
         "scenario": {"name": scenario.name, "hash": scenario.hash} if in_environment else None,
         "seed": learner.seed,
         "steps": _budget(learner, steps),
         "validation": validation.model_dump() if validation else None,
+        "user_model": user_model if in_environment else None,  # None: the world's own users
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
     }
 
@@ -193,11 +209,12 @@ def cache_directory(
     cls = agent_class(agent)
     settings = parse_config(cls, config or {}).model_dump(mode="json")
     played = scenario.hash if cls.learns == "environment" else None
-    key = json.dumps([agent, settings, world.hash, played, seed, _version("recgym")], sort_keys=True)
+    known = platform_world(world, scenario)
+    key = json.dumps([agent, settings, known.hash, played, seed, _version("recgym")], sort_keys=True)
     return (home or recgym_home() / "agents") / f"{cls.id}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def training_env(agent: Agent, world: World, scenario: Scenario) -> RecVectorEnv:
+def training_env(agent: Agent, world: World, scenario: Scenario, user_model: str | None = None) -> RecVectorEnv:
     """The environment that ``agent`` learns in: its own observation keys and action mode, ``num_envs`` lanes."""
     from gymnasium.vector import AutoresetMode
 
@@ -211,6 +228,7 @@ def training_env(agent: Agent, world: World, scenario: Scenario) -> RecVectorEnv
         observation=agent.observes,
         autoreset_mode=AutoresetMode.SAME_STEP,
         device=agent.device,
+        user_model=user_model,
     )
 
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from recgym.commands.settings import Changes, changed_scenario, parse_settings
+
 
 def train(
     env: Annotated[
@@ -17,6 +19,7 @@ def train(
     scenario: Annotated[
         str | None, typer.Option(help="Scenario name or YAML file; the environment's own if not given.")
     ] = None,
+    changes: Changes = None,
     agent: Annotated[str, typer.Option(help="Agent name, module:Class or path.py:Class.")] = "ppo",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Slates to show in all; the agent's default budget if not given.")
@@ -41,6 +44,12 @@ def train(
         list[str] | None, typer.Option(help="tensorboard, wandb, mlflow or none; several: repeat. [tensorboard]")
     ] = None,
     device: Annotated[str, typer.Option(help="Torch device of the simulation and the networks, such as cuda.")] = "cpu",
+    user_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Who answers: a name of `recgym list user-models`, or a target. Default: the world's own users."
+        ),
+    ] = None,
 ) -> None:
     """Train an agent and save it to a run directory, which `recgym evaluate --agents` takes."""
     from rich.console import Console
@@ -52,15 +61,14 @@ def train(
     from recgym.agents.tuning import tune as tune_agent
     from recgym.agents.validation import Validation
     from recgym.devices import usable
-    from recgym.scenario import load_scenario
     from recgym.worlds.named import named_world
 
-    world, own = named_world(env)
+    world, own = named_world(env, own_users=user_model is None)
     out = out or Path("runs") / f"{Path(env).name}-{Path(agent).name.replace(':', '-')}-{seed}"
     settings = parse_settings(config or [])
     if num_envs is not None:
         settings["num_envs"] = num_envs
-    played = load_scenario(scenario or own)
+    played = changed_scenario(scenario or own, changes)
     parse_config(agent_class(agent), settings)  # refuses bad input before the bar is drawn
     loggers = [name for name in log or ["tensorboard"] if name != "none"]
     check_loggers(loggers)
@@ -90,34 +98,14 @@ def train(
             validation=validation,
             loggers=loggers,
             device=device,
+            user_model=user_model,
             progress=lambda done, total: bar.update(task, completed=min(done, total), total=total),
             resume=resume,
         )
     for name, value in json.loads((out / RUN).read_text(encoding="utf-8")).get("report", {}).items():
         console.print(f"held out: {name} = {value}", soft_wrap=True)
     console.print(
-        f"Saved to {out}. Evaluate it with: recgym evaluate --env {env} --scenario {scenario or own} --agents {out}",
+        f"Saved to {out}. Evaluate it with: recgym evaluate --env {env} --scenario {scenario or own} --agents {out}"
+        + (f" --user-model {user_model}" if user_model else ""),
         soft_wrap=True,
     )
-
-
-def parse_settings(pairs: list[str]) -> dict[str, object]:
-    """Settings from KEY=VALUE texts; a value is read as YAML, so that numbers, true and null work.
-
-    Raises:
-        AgentError: a text without ``=``, or a value that is not YAML.
-    """
-    import yaml
-
-    from recgym.errors import AgentError
-
-    settings: dict[str, object] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise AgentError(f"setting {pair!r} must read KEY=VALUE")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise AgentError(f"setting {pair!r}: the value is not YAML") from error
-    return settings

@@ -22,6 +22,7 @@ from recgym.evaluation.store import ROWS, TRAINING, RunDirectory, versions, writ
 from recgym.random import derive_seeds
 from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario, load_scenario
+from recgym.simulation.fit import check_fit
 from recgym.simulation.simulator import Simulator
 from recgym.threads import one_thread
 from recgym.worlds.named import named_world
@@ -176,7 +177,7 @@ def make_plan(
     usable(device)
     USER_MODELS.load(user_model)  # an unknown name is told before anything is trained
     for scenario in resolved:
-        scenario.check_world(loaded.name)
+        check_fit(loaded, scenario)
     return Plan(
         world=loaded,
         scenarios=resolved,
