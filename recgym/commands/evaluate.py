@@ -27,7 +27,7 @@ def evaluate(
     ] = None,
     changes: Changes = None,
     agents: Annotated[
-        str, typer.Option(help="Agents by name or run directory, separated by commas.")
+        str, typer.Option(help="Agents by name or run directory, separated by commas; all: every registered one.")
     ] = "random,popularity,frequency,item_knn,greedy",
     users: Annotated[int | None, typer.Option(help="Users, the same for every agent. Default: the scenario's.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Episodes with each user. Default: the scenario's.")] = None,

@@ -22,6 +22,7 @@ from recgym.simulation.population import platform_world
 from recgym.worlds.world import World
 
 AgentLike: TypeAlias = str | Path | Agent
+EVERY = "all"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Entrant:
 
 
 def entrants(agents: Sequence[AgentLike] | Mapping[str, AgentLike] | AgentLike) -> list[Entrant]:
-    """The entrants that ``agents`` names, in order.
+    """The entrants that ``agents`` names, in order; the name ``all`` stands for every registered agent.
 
     Raises:
         UnknownNameError: a name that is neither registered nor a run directory; the message gives the nearest one.
@@ -100,6 +101,8 @@ def entrants(agents: Sequence[AgentLike] | Mapping[str, AgentLike] | AgentLike) 
     """
     if isinstance(agents, str | Path | Agent):
         agents = [agents]
+    if not isinstance(agents, Mapping):
+        agents = [one for agent in agents for one in (AGENTS.names() if agent == EVERY else [agent])]
     pairs = list(agents.items()) if isinstance(agents, Mapping) else [(_label(agent), agent) for agent in agents]
     if not pairs:
         raise AgentError(f"give at least one agent; registered: {', '.join(AGENTS.names())}")

@@ -14,18 +14,19 @@ import torch
 
 from recgym.agents.protocol import Agent
 from recgym.devices import usable
-from recgym.errors import RecGymError, UnknownNameError, unknown_name
+from recgym.errors import RecGymError
 from recgym.evaluation.entrants import AgentLike, Entrant, entrants, fingerprint
 from recgym.evaluation.progress import Progress, bars, silent
 from recgym.evaluation.rollout import Catalogue, Ints, Played, play
 from recgym.evaluation.store import ROWS, TRAINING, RunDirectory, versions, write_parquet
 from recgym.random import derive_seeds
-from recgym.registration import ENVS, USER_MODELS, WORLDS
+from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario, load_scenario
 from recgym.simulation.fit import check_fit
 from recgym.simulation.simulator import Simulator
 from recgym.threads import one_thread
-from recgym.worlds.world import World, load_world
+from recgym.worlds.named import named_world
+from recgym.worlds.world import World
 
 CHUNK = 512
 LEARNING_BLOCK = 256  # users that a copy of an agent that adapts learns from together, whatever the chunk
@@ -101,8 +102,8 @@ def evaluate(
     Args:
         world: an environment id, a world's name or path, or a ``World``.
         scenarios: names, files or ``Scenario`` objects; None: the environment's own.
-        agents: registered names, run directories or ``Agent`` objects; a mapping gives them labels. A learner given by
-            name is trained first, once for each scenario, and cached.
+        agents: registered names (``all``: every one), run directories or ``Agent`` objects; a mapping gives them
+            labels. A learner given by name is trained first, once for each scenario, and cached.
         users: how many users; None: what the (first) scenario says.
         seeds: how many seeds (0, 1, ...), or the seeds themselves; None: what the (first) scenario says.
         out: directory for ``rows.parquet``, ``run.json`` and what the report needs; a second call with the same
@@ -160,9 +161,8 @@ def make_plan(
 ) -> Plan:
     """Resolves every name and checks every number; see ``evaluate``."""
     taking_part = tuple(entrants(agents))
-    env = ENVS.spec(world) if isinstance(world, str) and world in ENVS.names() else None
-    if scenarios is None:
-        scenarios = env.scenario if env else "default"
+    loaded, own = named_world(world)
+    scenarios = own if scenarios is None else scenarios
     if isinstance(scenarios, str | Path | Scenario):
         scenarios = [scenarios]
     resolved = tuple(load_scenario(scenario) for scenario in scenarios)
@@ -176,7 +176,6 @@ def make_plan(
     numbers = _seeds(resolved[0].evaluation.seeds if seeds is None else seeds)
     usable(device)
     USER_MODELS.load(user_model)  # an unknown name is told before anything is trained
-    loaded = _world(env.own_world() if env else world)
     for scenario in resolved:
         check_fit(loaded, scenario)
     return Plan(
@@ -191,15 +190,6 @@ def make_plan(
         device=device,
         user_model=user_model,
     )
-
-
-def _world(world: str | Path | World) -> World:
-    """``load_world``, with environments among the names that an unknown one may have meant."""
-    try:
-        return load_world(world)
-    except UnknownNameError as error:
-        names = {*ENVS.names(), *WORLDS.names()}
-        raise unknown_name("environment or world", str(world), names) from error
 
 
 def sample_users(available: int, count: int) -> Ints:

@@ -15,7 +15,9 @@ import recgym
 from recgym.agents.protocol import ActContext, Agent, Observations, make_agent
 from recgym.errors import ActionError, AgentError, RecGymError, UnknownNameError
 from recgym.evaluation import runner
+from recgym.evaluation.entrants import entrants
 from recgym.evaluation.runner import evaluate, sample_users
+from recgym.registration import AGENTS as AGENTS_KNOWN
 from recgym.registration import ENVS
 from recgym.registry import EnvSpec
 from recgym.scenario import load_scenario
@@ -143,6 +145,13 @@ def test_agents_come_as_objects_and_run_directories(world: World, tmp_path: Path
     rewards = [part["reward"].tolist() for _, part in rows.groupby("agent", sort=False)]
     assert rewards[0] == rewards[1] == rewards[2]
     assert run(world, agents=[str(saved)], users=2, seeds=1)["agent"].unique().tolist() == ["saved"]
+
+
+def test_all_are_the_registered_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(AGENTS_KNOWN), "names", lambda self: ["popularity", "greedy", "linucb"])
+    assert [entrant.label for entrant in entrants("all")] == ["popularity", "greedy", "linucb"]
+    with pytest.raises(AgentError, match="two agents are called 'greedy'"):
+        entrants(["all", "greedy"])
 
 
 class Spy(Agent):
