@@ -43,8 +43,9 @@ def scorer(world: World, scenario: Scenario, users: int, device: str = "cpu") ->
 
     They are the last ones in the order in which evaluations draw users, so that small evaluations meet others.
     """
-    from recgym.evaluation.rollout import Catalogue, play
-    from recgym.evaluation.runner import sample_users
+    from recgym.evaluation.catalogue import Catalogue
+    from recgym.evaluation.plan import sample_users
+    from recgym.evaluation.rollout import play
     from recgym.simulation.simulator import Simulator
 
     rows = sample_users(world.num_users, world.num_users)[-users:]

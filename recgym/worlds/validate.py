@@ -204,7 +204,8 @@ def satisfaction_reference(world: World) -> float:
     fitted distribution of gaps holds as it is.
     """
     from recgym.agents.protocol import make_agent
-    from recgym.evaluation.rollout import Catalogue, play
+    from recgym.evaluation.catalogue import Catalogue
+    from recgym.evaluation.rollout import play
     from recgym.simulation.simulator import Simulator
 
     simulator = Simulator(world, default_scenario(world.num_items))

@@ -1,0 +1,140 @@
+"""The plan of an evaluation: names resolved and numbers checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from recgym.devices import usable
+from recgym.errors import RecGymError, UnknownNameError, unknown_name
+from recgym.evaluation.entrants import AgentLike, Entrant, entrants
+from recgym.evaluation.metrics.arrays import Ints
+from recgym.random import derive_seeds
+from recgym.registration import ENVS, USER_MODELS, WORLDS
+from recgym.scenario import Scenario, load_scenario
+from recgym.worlds.world import World, load_world
+
+CHUNK = 512
+_SAMPLE = 0x5A3D1E  # the stream that orders users for sampling; far from the evaluation seeds people use
+
+Scenarios: TypeAlias = Sequence[str | Path | Scenario] | str | Path | Scenario
+Agents: TypeAlias = Sequence[AgentLike] | Mapping[str, AgentLike] | AgentLike
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An evaluation, resolved and checked before anything runs."""
+
+    world: World
+    scenarios: tuple[Scenario, ...]
+    entrants: tuple[Entrant, ...]
+    users: Ints  # [n] user rows, the same for every agent, scenario and seed
+    requested_users: int
+    seeds: tuple[int, ...]
+    chunk: int  # users simulated at once
+    train_steps: int | None
+    device: str
+    user_model: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved configuration, as JSON values."""
+        spec = self.world.spec
+        return {
+            "world": {
+                "name": self.world.name,
+                "title": spec.title,
+                "hash": self.world.hash,
+                "kind": spec.kind,
+                "reward": spec.reward,
+                "currency": spec.currency,
+                "num_users": spec.num_users,
+                "num_items": spec.num_items,
+                "data": spec.data,
+            },
+            "scenarios": {scenario.name: scenario.model_dump(mode="json") for scenario in self.scenarios},
+            "agents": {entrant.label: entrant.describe() for entrant in self.entrants},
+            "users": {"requested": self.requested_users, "used": len(self.users), "available": self.world.num_users},
+            "seeds": list(self.seeds),
+            "chunk": self.chunk,
+            "train_steps": self.train_steps,
+            "device": self.device,
+            "user_model": self.user_model,
+        }
+
+
+def make_plan(
+    world: str | Path | World,
+    scenarios: Scenarios | None = None,
+    agents: Agents = (),
+    users: int | None = None,
+    seeds: int | Sequence[int] | None = None,
+    train_steps: int | None = None,
+    chunk: int = CHUNK,
+    device: str = "cpu",
+    user_model: str = "preference",
+) -> Plan:
+    """Resolves every name and checks every number; see ``evaluate``."""
+    taking_part = tuple(entrants(agents))
+    env = ENVS.spec(world) if isinstance(world, str) and world in ENVS.names() else None
+    if scenarios is None:
+        scenarios = env.scenario if env else "default"
+    if isinstance(scenarios, str | Path | Scenario):
+        scenarios = [scenarios]
+    resolved = tuple(load_scenario(scenario) for scenario in scenarios)
+    names = [scenario.name for scenario in resolved]
+    if not names or len(set(names)) < len(names):
+        raise RecGymError(f"give at least one scenario, each under a name of its own; got {names}")
+    users = resolved[0].evaluation.users if users is None else users
+    for name, count in (("users", users), ("chunk", chunk), ("train_steps", 1 if train_steps is None else train_steps)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise RecGymError(f"{name} must be a whole number of at least 1, got {count!r}")
+    numbers = _seeds(resolved[0].evaluation.seeds if seeds is None else seeds)
+    usable(device)
+    USER_MODELS.load(user_model)  # an unknown name is told before anything is trained
+    loaded = _world(env.own_world() if env else world)
+    for scenario in resolved:
+        scenario.check_world(loaded.name)
+    return Plan(
+        world=loaded,
+        scenarios=resolved,
+        entrants=taking_part,
+        users=sample_users(loaded.num_users, users),
+        requested_users=users,
+        seeds=numbers,
+        chunk=min(chunk, users, loaded.num_users),
+        train_steps=train_steps,
+        device=device,
+        user_model=user_model,
+    )
+
+
+def _world(world: str | Path | World) -> World:
+    """``load_world``, with environments among the names that an unknown one may have meant."""
+    try:
+        return load_world(world)
+    except UnknownNameError as error:
+        names = {*ENVS.names(), *WORLDS.names()}
+        raise unknown_name("environment or world", str(world), names) from error
+
+
+def sample_users(available: int, count: int) -> Ints:
+    """The first ``count`` of all user rows in a fixed random order: a larger sample contains every smaller one."""
+    keys = derive_seeds(_SAMPLE, torch.arange(available))
+    order: Ints = keys.argsort(stable=True)[:count].numpy()
+    return order
+
+
+def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        if seeds < 1:
+            raise RecGymError(f"seeds must be at least 1, got {seeds}")
+        return tuple(range(seeds))
+    chosen = tuple(seeds) if isinstance(seeds, Sequence) else ()
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in chosen)
+    if not chosen or not whole or len(set(chosen)) < len(chosen):
+        raise RecGymError(f"seeds must be a count or different whole numbers of at least 0, got {seeds!r}")
+    return chosen
