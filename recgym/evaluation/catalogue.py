@@ -100,6 +100,16 @@ class Catalogue:
         table: Floats = counts.reshape(len(users), self.num_categories).astype(np.float64)
         return table
 
+    def provider_sizes(self) -> dict[str, dict[str, int]]:
+        """Items of each group of providers, by attribute and label."""
+        return {
+            one.attribute: {
+                label: int(size)
+                for label, size in zip(one.labels, np.bincount(one.codes, minlength=len(one.labels)), strict=True)
+            }
+            for one in self.providers
+        }
+
     def user_table(self, users: Ints) -> pd.DataFrame:
         """What a report knows of ``users``: row, history_trips, and the label of each attribute."""
         table = self.attributes.iloc[users].reset_index(drop=True)

@@ -34,7 +34,7 @@ class Verdict:
         """[n] each: precision, recall, NDCG and MRR of what was wanted; 0 where nothing was, see ``answerable``."""
         wanted = self.wanted.astype(np.float64)
         return {
-            "precision_sum": accuracy.precision(self.slates, wanted),
+            "precision_true_sum": accuracy.precision(self.slates, wanted),
             "recall_sum": np.nan_to_num(accuracy.recall(self.slates, wanted)),
             "ndcg_sum": np.nan_to_num(accuracy.ndcg(self.slates, wanted)),
             "mrr_sum": accuracy.mrr(self.slates, wanted),

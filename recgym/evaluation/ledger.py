@@ -13,8 +13,8 @@ from recgym.evaluation.catalogue import Catalogue
 from recgym.evaluation.judge import Verdict
 from recgym.evaluation.metrics.arrays import Bools, Floats, Ints
 from recgym.evaluation.metrics.beyond_accuracy import category_entropy, miscalibration
+from recgym.evaluation.metrics.rows import FIRST
 
-FIRST = (1, 5, 20)  # slates of an episode after which the reward so far is kept
 _REAL = ("reward", "revenue", "disagreement")  # written as float64, other sums that are not whole as float32
 
 

@@ -73,7 +73,7 @@ def evaluate(
         num_serendipitous (consumed, new to the user, and not among the K most popular candidates), log_propensity (of
         all slates; NaN where the policy does not know it), reward_first_1, _5 and _20 (of the first slates), num_trips,
         num_days; of the first slate of each visit, num_judged of them, against what the user wants of the candidates
-        if looking: precision_sum, recall_sum, ndcg_sum, mrr_sum, num_answerable (anything is wanted), regret_sum
+        if looking: precision_true_sum, recall_sum, ndcg_sum, mrr_sum, num_answerable (anything is wanted), regret_sum
         (expected reward given away), exposure_loss_sum, _disparity_sum and _relevance_sum (see ``expected_exposure``);
         disagreement (of the members of an ensemble on what was shown: standard deviation of q, averaged over slots and
         slates; NaN without one), miscalibration (nats), ended (``left`` or ``truncated``).
@@ -125,6 +125,7 @@ def _run(plan: Plan, store: RunDirectory | None, workers: int, report: Progress)
         stage = Stage(plan, ready, catalogue)
         for task in left:
             store.save_part(task.name, bar.of(task, stage.play(task, bar.under_way)))
+    store.record("providers", catalogue.provider_sizes())
     write_parquet(store.path / "users.parquet", catalogue.user_table(plan.users))
     rows = _merge(store, work)
     curves = [entrant.curve(scenario) for scenario in plan.scenarios for entrant in plan.entrants]

@@ -83,10 +83,10 @@ def test_what_was_wanted_and_seen_on_the_first_slate_was_taken(run: dict[str, pd
     keys = ["agent", "seed", "user"]
     one = rows.merge(first[keys], on=keys)
     assert len(one) > 10
-    assert (one["num_consumed"] <= one["precision_sum"] * 10 + 1e-6).all()
+    assert (one["num_consumed"] <= one["precision_true_sum"] * 10 + 1e-6).all()
     # Position 1 is always looked at: whoever wants what stands there takes it.
     assert (one.loc[one["mrr_sum"] == 1, "num_consumed"] >= 1).all()
-    assert (one.loc[one["precision_sum"] == 0, "num_consumed"] == 0).all()
+    assert (one.loc[one["precision_true_sum"] == 0, "num_consumed"] == 0).all()
 
 
 def test_chances_are_known_where_the_policy_knows_them(run: dict[str, pd.DataFrame]) -> None:

@@ -32,7 +32,15 @@ class GroupRates:
     @property
     def parity(self) -> float:
         """Smallest rate over the largest, in [0, 1]: 1 is fair."""
-        return _over(min(self.rates.values()), max(self.rates.values()))
+        return float(parity(list(self.rates.values())))
+
+
+def parity(rates: npt.ArrayLike) -> Floats:
+    """Smallest rate over the largest, along the last axis: 1 is fair (1 too where all are 0)."""
+    found = np.asarray(rates, np.float64)
+    low, high = found.min(-1), found.max(-1)
+    ratio: Floats = np.divide(low, high, out=np.ones(np.shape(low)), where=high > 0)
+    return ratio
 
 
 def exposure(slates: npt.ArrayLike, num_items: int, attention: npt.ArrayLike | None = None) -> Floats:
