@@ -16,7 +16,7 @@ from recgym.evaluation.metrics.beyond_accuracy import catalogue_coverage, gini
 from recgym.evaluation.metrics.provider_fairness import unequal_attention
 from recgym.evaluation.metrics.rows import METRICS, Metric
 from recgym.evaluation.metrics.user_fairness import GroupGap
-from recgym.evaluation.metrics.visits import with_reference, with_visits
+from recgym.evaluation.metrics.visits import retention_curves, with_reference, with_visits
 from recgym.evaluation.statistics import Estimate
 
 COLUMNS = [
@@ -37,11 +37,13 @@ class Measures:
             by_chance and p_value are of gaps, under permuted labels.
         left_out: scenario, metric and reason.
         exposure: scenario, agent, attribute, group, value, low, high, relevance, consumed: shares of each.
+        retention: scenario, agent, day, retained: share of users who visit on that day or later; see ``retention``.
     """
 
     table: pd.DataFrame
     left_out: list[dict[str, str]] = field(default_factory=list)
     exposure: pd.DataFrame = field(default_factory=pd.DataFrame)
+    retention: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def measure(directory: Path, manifest: Mapping[str, Any], *, seed: int = 0, draws: int = 1_000) -> Measures:
@@ -56,12 +58,14 @@ def measure(directory: Path, manifest: Mapping[str, Any], *, seed: int = 0, draw
     rows = pd.read_parquet(directory / "rows.parquet")
     users = pd.read_parquet(directory / "users.parquet").set_index("user")
     parts, found = [], Measures(pd.DataFrame())
-    exposures = []
+    exposures, curves = [], []
     for scenario, mine in rows.groupby("scenario", sort=False):
         only = [("scenario", "==", scenario)]
         episode = manifest["configuration"]["scenarios"][scenario]["episode"]
         horizon = int(episode["horizon_days"]) if episode["kind"] == "horizon" else None
         visits = pd.read_parquet(directory / "visits.parquet", filters=only)
+        if horizon is not None:
+            curves.append(retention_curves(mine, visits, horizon))
         parts.append(_of_rows(with_reference(with_visits(mine, visits, horizon)), found, seed, draws))
         items = pd.read_parquet(directory / "items.parquet", filters=only)
         parts.append(_of_items(mine, items, manifest["configuration"]["world"]["num_items"]))
@@ -73,6 +77,7 @@ def measure(directory: Path, manifest: Mapping[str, Any], *, seed: int = 0, draw
         found.left_out += [{"scenario": str(scenario), "metric": name, "reason": why} for name, why in NOT_ROWS.items()]
     found.table = pd.concat([part for part in parts if len(part)], ignore_index=True).reindex(columns=COLUMNS)
     found.exposure = pd.concat(exposures, ignore_index=True) if any(map(len, exposures)) else pd.DataFrame()
+    found.retention = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
     return found
 
 

@@ -199,11 +199,13 @@ class Comparison:
     second: str
     difference: Estimate  # mean of (first - second) over paired episodes
     improvement: Estimate  # chance that first does better on a paired episode, ties counting half
+    p_value: float | None = None  # of no difference, after Holm's correction for all comparisons of the leaderboard
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         names = {"scenario": self.scenario, "first": self.first, "second": self.second}
-        return {**names, "difference": self.difference.to_dict(), "improvement": self.improvement.to_dict()}
+        ends = {"difference": self.difference.to_dict(), "improvement": self.improvement.to_dict()}
+        return {**names, **ends, "p_value": self.p_value}
 
     def __str__(self) -> str:
         """The comparison as one line, such as ``frequency - popularity: +0.41 [0.35, 0.47]``."""
@@ -257,12 +259,29 @@ def compare(
         draws: number of resamples.
         level: coverage of the intervals.
     """
+    return compare_all(rows, [(first, second)], rng, value=value, draws=draws, level=level)
+
+
+def compare_all(
+    rows: pd.DataFrame,
+    pairs: Sequence[tuple[str, str]],
+    rng: np.random.Generator,
+    *,
+    value: str = "reward",
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> list[Comparison]:
+    """``compare`` of all ``pairs`` of agents on the same resamples: scenario by scenario, in the order given."""
     found = []
-    for scenario, pairs in paired_values(rows, first, second, value).groupby("scenario", sort=False):
-        gaps = pairs["first"].to_numpy(float) - pairs["second"].to_numpy(float)
-        wins = (np.sign(gaps) + 1) / 2
-        difference, improvement = (mean(x, pairs["user"], rng, draws=draws, level=level) for x in (gaps, wins))
-        found.append(Comparison(str(scenario), first, second, difference, improvement))
+    for scenario, part in rows.groupby("scenario", sort=False):
+        sides = [paired_values(part, first, second, value) for first, second in pairs]
+        if not sides:
+            continue
+        gaps = [side["first"].to_numpy(float) - side["second"].to_numpy(float) for side in sides]
+        wins = [(np.sign(gap) + 1) / 2 for gap in gaps]
+        estimates = means([*gaps, *wins], sides[0]["user"], rng, draws=draws, level=level)
+        for at, (first, second) in enumerate(pairs):
+            found.append(Comparison(str(scenario), first, second, estimates[at], estimates[len(pairs) + at]))
     return found
 
 

@@ -16,7 +16,7 @@ from recgym.evaluation.metrics.engagement import WINDOWS
 
 NUM_HISTORY_GROUPS = 4
 FIRST = (1, 5, 20)  # slates of an episode after which the reward so far is kept
-FAMILIES = {"engagement": "Engagement", "accuracy": "Accuracy", "beyond": "Beyond accuracy"}  # titles
+FAMILIES = {"engagement": "Engagement", "accuracy": "Accuracy", "beyond": "Beyond accuracy", "simulator": "Simulator"}
 
 
 @dataclass(frozen=True)
@@ -231,6 +231,15 @@ METRICS = (
         "num_serendipitous",
         "num_shown",
         family="beyond",
+    ),
+    _sum(
+        "disagreement",
+        "disagreement",
+        "How unsure the simulator is of what the agent shows: standard deviation of the chance of a purchase between "
+        "the members of an ensemble, a mean over shown items.",
+        "disagreement",
+        family="simulator",
+        without="the users are no ensemble (user model `ensemble`)",
     ),
     _sum(
         "miscalibration",

@@ -75,3 +75,27 @@ def with_reference(rows: pd.DataFrame) -> pd.DataFrame:
         for count, name in zip(FIRST, columns, strict=True)
     }
     return rows.assign(**gaps)
+
+
+def retention_curves(rows: pd.DataFrame, visits: pd.DataFrame, horizon_days: int) -> pd.DataFrame:
+    """The share of episodes with a visit on a day or later (rolling retention), for every day of the horizon.
+
+    Args:
+        rows: rows of ``evaluate`` of one scenario; who was cut off by the end of the episode is retained throughout.
+        visits: their visits.
+        horizon_days: days that episodes last.
+
+    Returns:
+        columns scenario, agent, day, retained.
+    """
+    last = visits.groupby(KEYS)["day"].max().rename("last").reset_index()
+    table = rows[[*KEYS, "ended"]].merge(last, on=KEYS, how="left", validate="one_to_one")
+    until = np.where(table["ended"] == "truncated", horizon_days, table["last"].fillna(0))
+    days = np.arange(horizon_days + 1)
+    found = []
+    for agent, mine in pd.Series(until).groupby(table["agent"], sort=False):
+        below = np.searchsorted(np.sort(mine.to_numpy()), days, side="left")
+        found.append(pd.DataFrame({"agent": agent, "day": days, "retained": 1 - below / len(mine)}))
+    curves = pd.concat(found, ignore_index=True)
+    curves.insert(0, "scenario", rows["scenario"].iloc[0])
+    return curves
