@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 
+from recgym.agents.protocol import vocabulary_hash
 from recgym.devices import usable
 from recgym.errors import RecGymError, UnknownNameError, unknown_name
 from recgym.evaluation.entrants import AgentLike, Entrant, entrants
@@ -39,6 +40,7 @@ class Plan:
     train_steps: int | None
     device: str
     user_model: str
+    home: World | None = None  # where the agents are trained, if that is another world
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved configuration, as JSON values."""
@@ -63,6 +65,7 @@ class Plan:
             "train_steps": self.train_steps,
             "device": self.device,
             "user_model": self.user_model,
+            "trained_in": {"name": self.home.name, "hash": self.home.hash} if self.home else None,
         }
 
 
@@ -76,6 +79,7 @@ def make_plan(
     chunk: int = CHUNK,
     device: str = "cpu",
     user_model: str = "preference",
+    trained_in: str | Path | World | None = None,
 ) -> Plan:
     """Resolves every name and checks every number; see ``evaluate``."""
     taking_part = tuple(entrants(agents))
@@ -96,8 +100,14 @@ def make_plan(
     usable(device)
     USER_MODELS.load(user_model)  # an unknown name is told before anything is trained
     loaded = _world(env.own_world() if env else world)
+    home = None if trained_in is None else _world(trained_in)
     for scenario in resolved:
-        scenario.check_world(loaded.name)
+        for one in (loaded, home or loaded):
+            scenario.check_world(one.name)
+    if home is not None and vocabulary_hash(home) != vocabulary_hash(loaded):
+        raise RecGymError(
+            f"agents trained in world {home.name!r} cannot be scored in {loaded.name!r}: the two have different items"
+        )
     return Plan(
         world=loaded,
         scenarios=resolved,
@@ -109,7 +119,16 @@ def make_plan(
         train_steps=train_steps,
         device=device,
         user_model=user_model,
+        home=home,
     )
+
+
+def at_home(plan: Plan) -> Plan | None:
+    """The same evaluation in the world that the agents are trained in; None where that is where they are scored."""
+    if plan.home is None:
+        return None
+    users = sample_users(plan.home.num_users, plan.requested_users)
+    return replace(plan, world=plan.home, home=None, users=users, chunk=min(plan.chunk, len(users)))
 
 
 def _world(world: str | Path | World) -> World:

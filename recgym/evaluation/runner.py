@@ -12,11 +12,12 @@ import pandas as pd
 from recgym.agents.protocol import Agent
 from recgym.errors import RecGymError
 from recgym.evaluation.catalogue import Catalogue
-from recgym.evaluation.entrants import fingerprint
-from recgym.evaluation.plan import CHUNK, Agents, Plan, Scenarios, make_plan
+from recgym.evaluation.entrants import fingerprint, moved
+from recgym.evaluation.plan import CHUNK, Agents, Plan, Scenarios, at_home, make_plan
 from recgym.evaluation.progress import Progress, bars, silent
 from recgym.evaluation.stage import TABLES, Bar, Stage, Task, tasks
 from recgym.evaluation.store import ROWS, TRAINING, RunDirectory, versions, write_parquet, write_pieces
+from recgym.evaluation.transfer import HOME
 from recgym.evaluation.workers import play_in_processes
 from recgym.threads import one_thread
 from recgym.worlds.world import World
@@ -37,6 +38,7 @@ def evaluate(
     workers: int = 1,
     device: str = "cpu",
     user_model: str = "preference",
+    trained_in: str | Path | World | None = None,
     progress: bool | Progress = True,
     command: str | None = None,
 ) -> pd.DataFrame:
@@ -61,6 +63,8 @@ def evaluate(
         device: torch device of the simulation.
         user_model: who answers: a name of ``recgym list user-models`` or a target. Learners given by name are trained
             with the world's own users all the same.
+        trained_in: another world with the same items, in which the agents are trained before they are scored here; they
+            are scored there as well, into ``out``/home, and the report says what they lose away from home. None: here.
         progress: whether to show bars, or a callback ``(task, done, total)``.
         command: what the user typed, for the provenance.
 
@@ -88,36 +92,45 @@ def evaluate(
         UnknownNameError: an unknown agent, scenario or world; the message gives the nearest name.
         RecGymError: fewer than one user or seed, or ``out`` holds another evaluation.
     """
-    plan = make_plan(world, scenarios, agents, users, seeds, train_steps, chunk, device, user_model)
+    plan = make_plan(world, scenarios, agents, users, seeds, train_steps, chunk, device, user_model, trained_in)
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise RecGymError(f"workers must be a whole number of at least 1, got {workers!r}")
-    store = None if out is None else RunDirectory(out)
-    if store is not None:
-        store.claim("configuration", plan.to_dict())
-        store.claim("versions", versions())
-        store.record("command", command or "recgym.evaluate(...)")
+    command = command or "recgym.evaluate(...)"
     with ExitStack() as stack:
         report = stack.enter_context(bars()) if progress is True else progress or silent
         stack.enter_context(one_thread())
-        if store is None and workers > 1:
-            store = RunDirectory(stack.enter_context(tempfile.TemporaryDirectory(prefix="recgym-")))
-        return _run(plan, store, workers, report)
+        if out is None and workers > 1:
+            out = stack.enter_context(tempfile.TemporaryDirectory(prefix="recgym-"))
+        store = None if out is None else _open(Path(out), plan, command)
+        home = at_home(plan)
+        if home is not None and store is not None:
+            _run(home, _open(store.path / HOME, home, command), workers, report, " at home")
+        return _run(plan, store, workers, report, "")
 
 
-def _run(plan: Plan, store: RunDirectory | None, workers: int, report: Progress) -> pd.DataFrame:
+def _open(out: Path, plan: Plan, command: str) -> RunDirectory:
+    store = RunDirectory(out)
+    store.claim("configuration", plan.to_dict())
+    store.claim("versions", versions())
+    store.record("command", command)
+    return store
+
+
+def _run(plan: Plan, store: RunDirectory | None, workers: int, report: Progress, where: str) -> pd.DataFrame:
     ready: dict[tuple[str, str], Agent] = {}
+    school = plan.home or plan.world
     for scenario in plan.scenarios:
         for entrant in plan.entrants:
-            agent = entrant.agent(plan.world, scenario, train_steps=plan.train_steps, progress=report)
-            ready[scenario.name, entrant.label] = agent
+            agent = entrant.agent(school, scenario, train_steps=plan.train_steps, progress=report)
+            ready[scenario.name, entrant.label] = agent if plan.home is None else moved(agent, plan.world)
     work = tasks(plan, ready)
     catalogue = Catalogue.of(plan.world)
     if store is None:
-        stage, bar = Stage(plan, ready, catalogue), Bar(report, work)
+        stage, bar = Stage(plan, ready, catalogue), Bar(report, work, where)
         return pd.concat([bar.of(task, stage.play(task, bar.under_way))["rows"] for task in work], ignore_index=True)
     # An agent trained again with other results must not be mixed with rows of the one before.
     store.claim("fingerprints", {f"{label} in {name}": fingerprint(agent) for (name, label), agent in ready.items()})
-    bar = Bar(report, work)
+    bar = Bar(report, work, where)
     left = [task for task in work if not bar.skip(task, store.has_part(task.name, TABLES))]
     if workers > 1 and len(left) > 1:
         play_in_processes(plan, ready, left, store, min(workers, len(left)), bar)

@@ -109,9 +109,9 @@ class Stage:
 class Bar:
     """Episodes of each agent that are finished: of whole chunks, and of the one under way."""
 
-    def __init__(self, report: Progress, work: Sequence[Task]) -> None:
-        """All chunks are still to come."""
-        self._report = report
+    def __init__(self, report: Progress, work: Sequence[Task], where: str = "") -> None:
+        """All chunks are still to come; ``where`` is added to the agents' names."""
+        self._report, self._where = report, where
         self._several = len({task.scenario for task in work}) > 1
         self._totals: dict[str, int] = {}
         for task in work:
@@ -140,7 +140,8 @@ class Bar:
         return done
 
     def _title(self, task: Task) -> str:
-        return f"{task.agent} in {task.scenario}" if self._several else task.agent
+        name = task.agent + self._where
+        return f"{name} in {task.scenario}" if self._several else name
 
 
 def _prepend(table: pd.DataFrame, constants: Mapping[str, Any]) -> pd.DataFrame:

@@ -68,7 +68,7 @@ def play_in_processes(
             entrant = next(one for one in plan.entrants if one.label == key[1])
             source = entrant.source if isinstance(entrant.source, str) else None
             saved[key] = (source, agent.save(Path(home) / str(number)))
-        recipe = _Recipe(plan.world.path, replace(plan, world=None, entrants=()), saved, store.path)  # type: ignore[arg-type]
+        recipe = _Recipe(plan.world.path, replace(plan, world=None, home=None, entrants=()), saved, store.path)  # type: ignore[arg-type]
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of ours may hold
         with ProcessPoolExecutor(workers, context, _enter, (recipe,)) as pool:
             waiting: dict[Future[None], Task] = {pool.submit(_play, task): task for task in work}

@@ -90,7 +90,9 @@ def test_report_shows_every_agent_scenario_and_the_provenance(run: Path, world: 
     assert world.hash[:16] in text
     assert "recgym &lt;test&gt;" in text and "recgym <test>" not in text
     assert "Slate 1" in text and "Item " in text and "✓" in text
-    assert text.count("<svg") == 2 * 5 + 1
+    for figure in ("Performance profile", "Reward and NDCG of first slates", "Who is shown, by brand"):
+        assert text.count(figure) == 2, figure
+    assert text.count("<svg") == 2 * 11 + 1
 
 
 def test_figures_take_their_colours_from_the_theme(run: Path) -> None:

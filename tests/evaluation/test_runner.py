@@ -15,8 +15,10 @@ import recgym
 from recgym.agents.protocol import ActContext, Agent, Observations, make_agent
 from recgym.errors import ActionError, AgentError, RecGymError, UnknownNameError
 from recgym.evaluation import stage
+from recgym.evaluation.entrants import entrants
 from recgym.evaluation.plan import sample_users
 from recgym.evaluation.runner import evaluate
+from recgym.registration import AGENTS as AGENT_REGISTRY
 from recgym.registration import ENVS
 from recgym.registry import EnvSpec
 from recgym.scenario import load_scenario
@@ -253,3 +255,11 @@ def test_an_environment_with_other_users_is_refused_instead_of_played_with_its_w
     ENVS.register(EnvSpec("bored-v0", world="ecommerce", kwargs={"user_model": "boredom"}))
     with pytest.raises(RecGymError, match="'bored-v0' plays user model 'boredom'.*'ecommerce'"):
         evaluate("bored-v0", None, ["random"], users=2, seeds=1)
+
+
+def test_all_stands_for_every_registered_agent(world: World) -> None:
+    names = [entrant.label for entrant in entrants(["all"])]
+    assert names == AGENT_REGISTRY.names() and len(names) > 20
+    saved = make_agent("popularity", world)
+    saved.id = "mine"  # type: ignore[misc]
+    assert [entrant.label for entrant in entrants(["all", "random", saved])] == [*names, "mine"]
