@@ -18,6 +18,7 @@ from recgym.devices import usable
 from recgym.errors import AgentError
 from recgym.paths import recgym_home
 from recgym.scenario import Scenario, load_scenario
+from recgym.simulation.population import platform_world
 from recgym.worlds.world import World, load_world
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def train_agent(
     """
     world, scenario, out = load_world(world), load_scenario(scenario), Path(out)
     cls = agent_class(agent)
-    learner = cls(world, parse_config(cls, config or {}), seed)
+    known = platform_world(world, scenario)
+    learner = cls(known, parse_config(cls, config or {}), seed)
     record = run_record(learner, agent, scenario, steps, validation)
     learner.device = usable(device)
     check_loggers(loggers)
@@ -76,7 +78,7 @@ def train_agent(
     if before is not None:
         refuse_other(out, before, record, resume)
         if before.get("status") == "complete":
-            return cls.load(out, world)
+            return cls.load(out, known)
     out.mkdir(parents=True, exist_ok=True)
     seconds = float(before["train_seconds"]) if before else 0.0
     write_record(out, {**record, "status": "running", "train_seconds": seconds})
@@ -84,7 +86,7 @@ def train_agent(
     result: dict[str, Any] = {}
     try:
         if learner.learns == "log":
-            learner.fit(world)
+            learner.fit(known)
         elif learner.learns == "environment":
             with open_loggers(loggers, out, record) as learner.log:
                 result = _learn(learner, world, scenario, record["steps"], validation, out, progress, resume)
@@ -151,7 +153,7 @@ def run_record(
         "agent": agent,
         "config": learner.config.model_dump(mode="json"),
         "world": {"name": learner.world.name, "hash": learner.world.hash},
-        # What is learned from the log is the same in every scenario.
+        # What is learned from the log is the same in every scenario that leaves the log alike: see the world's hash.
         "scenario": {"name": scenario.name, "hash": scenario.hash} if in_environment else None,
         "seed": learner.seed,
         "steps": _budget(learner, steps),
@@ -179,7 +181,8 @@ def trained(
     cls = agent_class(agent)
     settings = parse_config(cls, config or {}).model_dump(mode="json")
     played = scenario.hash if cls.learns == "environment" else None
-    key = json.dumps([agent, settings, world.hash, played, seed, _version("recgym")], sort_keys=True)
+    known = platform_world(world, scenario)
+    key = json.dumps([agent, settings, known.hash, played, seed, _version("recgym")], sort_keys=True)
     out = (home or recgym_home() / "agents") / f"{cls.id}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     return train_agent(agent, world, scenario, seed=seed, out=out, config=settings, progress=progress, resume=True)
 

@@ -18,6 +18,7 @@ from recgym.agents.validation import Validation, scorer
 from recgym.errors import AgentError
 from recgym.random import Purpose, fold
 from recgym.scenario import Scenario, load_scenario
+from recgym.simulation.population import platform_world
 from recgym.worlds.world import World, load_world
 
 TUNING = "tuning"
@@ -69,13 +70,14 @@ def tune(
     if trials < 1:
         raise AgentError(f"trials = {trials}: give at least 1")
     world, scenario, out = load_world(world), load_scenario(scenario), Path(out)
+    known = platform_world(world, scenario)
     cls, fixed = agent_class(agent), dict(config or {})
     space = {name: search for name, search in search_space(cls.Config).items() if name not in fixed}
     if not space:
         raise AgentError(f"agent {agent!r} declares nothing to tune" + (f" beside {sorted(fixed)}" if fixed else ""))
     defaults = parse_config(cls, fixed).model_dump()
     directory = out / TUNING
-    record = run_record(cls(world, parse_config(cls, fixed), seed), agent, scenario, steps, validation)
+    record = run_record(cls(known, parse_config(cls, fixed), seed), agent, scenario, steps, validation)
     record["scenario"] = {"name": scenario.name, "hash": scenario.hash}  # it judges the trials
     before = read_record(directory)
     if before is None and read_record(out) is not None:
@@ -125,7 +127,7 @@ def tune(
     shutil.copytree(_trial(directory, best.user_attrs["number"]), out, dirs_exist_ok=True)
     about = {"trials": trials, "best": best.user_attrs["number"], "results": results}
     write_record(directory, {**record, "status": "complete", **about})
-    return cls.load(out, world)
+    return cls.load(out, known)
 
 
 def _trial(directory: Path, number: int) -> Path:

@@ -50,7 +50,8 @@ def scorer(world: World, scenario: Scenario, users: int, device: str = "cpu") ->
 
     rows = sample_users(world.num_users, world.num_users)[-users:]
     seeds = derive_seeds(_LUCK, torch.from_numpy(rows)).numpy()
-    simulator, catalogue = Simulator(world, scenario, device), Catalogue.of(world)
+    simulator = Simulator(world, scenario, device)
+    catalogue = Catalogue.of(simulator)
 
     def score(agent: Agent) -> float:
         with one_thread():

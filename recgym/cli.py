@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import recgym
-from recgym.commands import bench, data, demo, evaluate, listing, scenario, train, world
+from recgym.commands import bench, check, data, demo, evaluate, listing, scenario, train, world
 from recgym.errors import RecGymError
 
 
@@ -55,6 +55,7 @@ app.add_typer(world.app, name="world")
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(scenario.app, name="scenario")
+app.add_typer(check.app, name="check")
 app.command("bench")(bench.bench)
 
 

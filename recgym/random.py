@@ -42,6 +42,10 @@ class Purpose(enum.IntEnum):
     BRANCH = 12
     AGENT = 13
     BASKET = 14
+    NEW_ITEMS = 15
+    SHIFT = 16
+    DELAY = 17
+    DELAY_TRIPS = 18
 
 
 def mix(z: Tensor) -> Tensor:

@@ -129,3 +129,21 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         "finally: assert not {'torch', 'pandas', 'matplotlib', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
+
+
+def test_set_changes_a_scenario_and_refuses_what_is_wrong(tmp_path: Path) -> None:
+    plain = run("scenario", "validate", "default")
+    changed = run("scenario", "validate", "default", "--set", "behaviour.lift=0.3")
+    assert plain.exit_code == changed.exit_code == 0
+    assert plain.output != changed.output
+    for wrong, message in (("behaviour.liftt=1", "Did you mean 'lift'?"), ("behaviour", "must read KEY=VALUE")):
+        for command in (
+            ["scenario", "validate", "default"],
+            ["train", "--scenario", "default", "--out", str(tmp_path)],
+        ):
+            refused = run(*command, "--set", wrong)
+            assert refused.exit_code == 2
+            assert message in refused.output
+    evaluated = run("evaluate", "--agents", "random", "--set", "behaviour.liftt=1")
+    assert evaluated.exit_code == 2
+    assert "Did you mean 'lift'?" in evaluated.output

@@ -28,7 +28,8 @@ def test_shipped_scenarios_load(name: str) -> None:
 
 def test_default_spells_out_the_defaults() -> None:
     default = load_scenario("default")
-    assert default == Scenario(name="default", description=default.description)
+    about = {name: getattr(default, name) for name in ("description", "question", "metrics", "reference")}
+    assert default == Scenario(name="default", **about)
     spelled = yaml.safe_load(Path(SCENARIOS.spec("default").target).read_text())
     assert spelled == default.model_dump(mode="json")
 
@@ -176,3 +177,58 @@ def test_schema_is_json() -> None:
     schema = json.loads(json.dumps(Scenario.model_json_schema()))
     assert schema["$defs"]["Behaviour"]["properties"]["lift"]["status"] == "assumed"
     assert schema["additionalProperties"] is False
+
+
+def write(folder: Path, **files: str) -> Path:
+    """YAML files in ``folder``; the first is returned."""
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder / f"{next(iter(files))}.yaml"
+
+
+def test_extends_takes_over_what_is_not_given(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        mine="name: mine\nextends: base.yaml\nbehaviour: {lift: 0.1, examination: {decay: 0.5}}\nobjective: null\n",
+        base="name: base\ndescription: not mine\ntags: [theirs]\nextends: default\nepisode: {kind: horizon}\n"
+        "behaviour: {lift: 0.2, patience: 0.3, examination: {model: cascade}}\nobjective: {terms: {purchase: 2}}\n",
+    )
+    scenario = load_scenario(path)
+    assert (scenario.name, scenario.description, scenario.tags, scenario.extends) == ("mine", "", (), None)
+    behaviour = scenario.behaviour
+    assert (behaviour.lift, behaviour.patience, scenario.episode.kind) == (0.1, 0.3, "horizon")
+    assert (behaviour.examination.model, behaviour.examination.decay) == ("cascade", 0.5)
+    assert scenario.objective is None
+    assert load_scenario(path, {"behaviour.lift": 0.3}).behaviour.patience == 0.3
+
+
+def test_a_mapping_that_is_no_section_is_taken_over_or_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        mine="name: mine\nextends: base.yaml\nobjective: {terms: {revenue: 1}}\n",
+        base="name: base\nobjective: {terms: {purchase: 2}}\n",
+    )
+    scenario = load_scenario(path)
+    assert scenario.objective is not None and scenario.objective.terms == {"revenue": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("mine", "base", "at", "message"),
+    [
+        ("extends: mine.yaml", "", "mine.yaml:2", "extends: scenarios extend each other in a circle: "),
+        ("extends: base.yaml", "extends: ./mine.yaml", "base.yaml:2", "mine.yaml -> "),
+        ("extends: defualt", "", "mine.yaml:2", "extends: unknown scenario 'defualt'. Did you mean 'default'?"),
+        ("extends: none.yaml", "", "mine.yaml:2", "extends: there is no file"),
+        ("extends: 3", "", "mine.yaml:2", "extends: must be the name of a scenario or the path of a file, got 3"),
+        ("extends: base.yaml", "episode: {max_slats: 3}", "base.yaml:2", "max_slats: unknown key. Did you mean"),
+        ("extends: base.yaml\nepisode: {max_steps: 0}", "episode: {horizon_days: 0}", "base.yaml:2", "equal to 1, got"),
+        ("extends: base.yaml\nepisode: {max_steps: 0}", "episode: {horizon_days: 9}", "mine.yaml:3", "equal to 1, got"),
+        ("extends: base.yaml\nbehaviour.lift: 1", "", "mine.yaml:3", "behaviour.lift: unknown key."),
+    ],
+)
+def test_bad_chains_name_the_file_that_is_wrong(tmp_path: Path, mine: str, base: str, at: str, message: str) -> None:
+    path = write(tmp_path, mine=f"name: mine\n{mine}\n", base=f"name: base\n{base}\n")
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(path)
+    assert f"{tmp_path / at}: " in str(caught.value)
+    assert message in str(caught.value)

@@ -13,10 +13,9 @@ from torch import Tensor
 from recgym.compiled import arithmetic
 from recgym.compiled.arithmetic import kernel
 from recgym.random import episode_key, fold, integers, uniform
-from recgym.simulation.kernels import sigmoid
-from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
-from recgym.user_models.answers import answer
+from recgym.types import Record, Response, Slate, TensorRecord, Visit
 from recgym.user_models.protocol import Exchange
+from recgym.user_models.simple import LARGEST_BASKET, LONGEST_GAP, SimpleUsers
 from recgym.worlds.world import World
 
 NUM_TOPICS = 10
@@ -25,8 +24,6 @@ SEEN_LIMIT = 10.0  # examined items of a topic, recent ones counted in full, fro
 MEMORY = 0.8  # weight of what was seen after one more slate, or one day away
 MEAN_BASKET = 8.0  # items, geometric
 MEAN_GAP = 7.0  # days, exponential
-LONGEST_GAP = 90
-RATING_CUTS = (-2.0, -1.0, 0.0, 1.5)  # logits of rating at most 1, 2, 3, 4 at relevance 1/2
 RATING_SLOPE = 3.0
 
 # Relevance is a sum of products of multiples of 1/64, none above 1: exact in float32, so in any order, in any batch.
@@ -42,7 +39,7 @@ class BoredState(TensorRecord):
     seen: Tensor  # [B, T] float32, examined items by main topic, discounted by MEMORY a slate
 
 
-class BoredUsers:
+class BoredUsers(SimpleUsers):
     """Users with a few topics of interest, who lose interest in a topic while they are shown too much of it.
 
     In the manner of SARDINE (Deffayet et al., SARDINE: a simulator for automated recommendation in dynamic and
@@ -56,33 +53,27 @@ class BoredUsers:
     weights of both, and a user's interests, are hashes of the row numbers.
     """
 
+    mean_basket, mean_gap = MEAN_BASKET, MEAN_GAP
+
     def __init__(self, world: World, device: str | torch.device = "cpu") -> None:
         """Tabulates topics by item and interests by user."""
-        self.device = torch.device(device)
-        self.ratings = "rating" in world.spec.responses
+        super().__init__(world, device)
         self.topics = _main_topics(world).to(self.device)  # [N] int64
         self.vectors = _item_vectors(self.topics)  # [N, T], rows sum to 1
         self.affinities = _interests(torch.arange(world.num_users, device=self.device))  # [U, T]
-        self._cuts = torch.tensor(RATING_CUTS, device=self.device)
 
     def init(self, users: Tensor, record: Record, visit: Visit) -> BoredState:
         """See ``UserModel.init``: nothing was seen yet."""
         affinity = self.affinities[users]
         return BoredState(affinity, torch.zeros_like(affinity))
 
-    def appraise(
-        self, state: BoredState, items: Tensor, own_counts: Tensor, own_days: Tensor, visit: Visit
-    ) -> Appraisal:
-        """See ``UserModel.appraise``; earlier purchases do not matter."""
-        relevance = self._relevance(state, items)
-        logit = relevance * SLOPE - OFFSET
-        cdf = sigmoid(self._cuts - RATING_SLOPE * (relevance[..., None] - 0.5)) if self.ratings else None
-        return Appraisal(logit, None, cdf)  # without a quantity distribution: one unit each
+    def logits(self, state: BoredState, items: Tensor, visit: Visit) -> Tensor:
+        """See ``SimpleUsers.logits``."""
+        return self._relevance(state, items) * SLOPE - OFFSET
 
-    def respond(self, state: BoredState, slate: Slate, visit: Visit, noise: Noise) -> tuple[Response, Tensor]:
-        """See ``UserModel.respond``."""
-        view = self.appraise(state, slate.items, slate.own_counts, slate.own_days, visit)
-        return answer(view, slate, noise)
+    def liking(self, state: BoredState, items: Tensor, visit: Visit) -> Tensor:
+        """See ``SimpleUsers.liking``."""
+        return RATING_SLOPE * (self._relevance(state, items) - 0.5)
 
     def transition(self, state: BoredState, slate: Slate, response: Response, visit: Visit) -> BoredState:
         """See ``UserModel.transition``: what was seen fades a little, and this slate's examined items are added."""
@@ -104,16 +95,6 @@ class BoredUsers:
             gap_days=visit.gap_days.numpy(),
             intended=visit.intended.numpy(),
         )
-
-    def intend(self, state: BoredState, uniforms: Tensor) -> Tensor:
-        """See ``UserModel.intend``: geometric, at most 100 items."""
-        size = 1.0 + (torch.log(uniforms) * (1.0 / math.log1p(-1.0 / MEAN_BASKET))).floor()
-        return size.clamp(max=100.0).to(torch.int32)
-
-    def away(self, state: BoredState, record: Record, uniforms: Tensor, hazard: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``UserModel.away``: exponential gaps, and everybody comes back."""
-        days = (torch.log(uniforms) * -MEAN_GAP / hazard).clamp(max=LONGEST_GAP)
-        return days.to(torch.int32), torch.zeros_like(uniforms, dtype=torch.bool)
 
     def arrive(self, state: BoredState, record: Record, visit: Visit) -> BoredState:
         """See ``UserModel.arrive``: boredom fades while away."""
@@ -189,7 +170,7 @@ def _arrive(lanes: Any, luck: Any, gap_days: Any, seen: Any, intended: Any) -> N
         for topic in range(NUM_TOPICS):
             seen[lane, topic] *= fading
         size = _F(1.0) + np.floor(arithmetic.log(luck[n]) * _F(1.0 / math.log1p(-1.0 / MEAN_BASKET)))
-        intended[lane] = np.int32(min(size, _F(100.0)))
+        intended[lane] = np.int32(min(size, _F(LARGEST_BASKET)))
 
 
 @kernel

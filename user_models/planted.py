@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from recgym.random import episode_key, fold, uniform
-from recgym.simulation.kernels import sigmoid
-from recgym.types import Appraisal, Noise, Record, Response, Slate, TensorRecord, Visit
-from recgym.user_models.answers import answer
+from recgym.types import Record, Response, Slate, TensorRecord, Visit
+from recgym.user_models.simple import SimpleUsers, lookup
 from recgym.worlds.world import World
 
 NUM_FACTORS = 8
@@ -28,7 +27,6 @@ CONTENT = 3  # items taken from one slate that make it a perfect one
 SATISFACTION_RATE = 0.2  # weight of the latest slate
 RETURN_EFFECT = 1.5  # the hazard of returning is multiplied by exp(RETURN_EFFECT * (satisfaction - 1/2))
 LARGEST_NEED = 60  # items
-RATING_CUTS = (-2.0, -1.0, 0.0, 1.5)  # <taste, factors> plus logistic noise at most this: rating at most 1, 2, 3, 4
 
 _ITEMS, _USERS, _CATEGORIES = 3, 4, 5  # families of draws
 _SAMPLE = 512  # users from whom the level of the logits is set
@@ -111,7 +109,7 @@ class PlantedState(TensorRecord):
     satisfaction: Tensor  # [B] float32 in [0, 1]
 
 
-class PlantedUsers:
+class PlantedUsers(SimpleUsers):
     """Users whose truth is known in closed form, to mark worlds that were fitted on what they did.
 
     ``logit q(i | u, day) = appeal_i + <taste_u + day * drift_u, factors_i> - sensitivity_u * price_i``: latent factors
@@ -120,14 +118,13 @@ class PlantedUsers:
     number around the items the user wants. Satisfaction is a running mean of how many items each slate sold, 1 from
     three on; days until the next trip are exponential, with a hazard that satisfaction multiplies as in
     ``hazard / gap_u * exp(1.5 * (satisfaction - 1/2))``; whoever would stay away for more than 90 days never returns.
-    All numbers are assumed, nothing is fitted.
+    Ratings follow <taste, factors> plus logistic noise. All numbers are assumed, nothing is fitted.
     """
 
     def __init__(self, world: World, device: str | torch.device = "cpu", truth: Truth | None = None) -> None:
         """Tabulates ``truth``; None: ``Truth.of(world)``."""
-        self.device = torch.device(device)
+        super().__init__(world, device)
         self.truth = truth = Truth.of(world) if truth is None else truth
-        self.ratings = "rating" in world.spec.responses
         self._factors = truth.factors.T.contiguous().to(self.device)  # [T, N]
         self._appeal, self._price = truth.appeal.to(self.device), truth.price.to(self.device)
         self._taste, self._drift = truth.taste.to(self.device), truth.drift.to(self.device)
@@ -136,25 +133,20 @@ class PlantedUsers:
         need = truth.need.double().clamp(min=1e-9)[:, None]
         log_chance = sizes * need.log() - need - torch.lgamma(sizes + 1)
         self._sizes = log_chance.exp().cumsum(1).float().to(self.device)  # [U, LARGEST_NEED] Poisson P(n <= size)
-        self._cuts = torch.tensor(RATING_CUTS, device=self.device)
 
     def init(self, users: Tensor, record: Record, visit: Visit) -> PlantedState:
         """See ``UserModel.init``."""
         content = torch.full(users.shape, 0.5, device=self.device)
         return PlantedState(users, self._taste_on(users, visit.day), content)
 
-    def appraise(
-        self, state: PlantedState, items: Tensor, own_counts: Tensor, own_days: Tensor, visit: Visit
-    ) -> Appraisal:
-        """See ``UserModel.appraise``."""
-        match = self._match(state.taste, items)
+    def logits(self, state: PlantedState, items: Tensor, visit: Visit) -> Tensor:
+        """See ``SimpleUsers.logits``."""
         paid = self._sensitivity[state.user][:, None] * self._price[items]
-        cdf = sigmoid(self._cuts - match[..., None]) if self.ratings else None
-        return Appraisal(self._appeal[items] + match - paid, None, cdf)  # no quantity distribution: one unit each
+        return self._appeal[items] + self.liking(state, items, visit) - paid
 
-    def respond(self, state: PlantedState, slate: Slate, visit: Visit, noise: Noise) -> tuple[Response, Tensor]:
-        """See ``UserModel.respond``."""
-        return answer(self.appraise(state, slate.items, slate.own_counts, slate.own_days, visit), slate, noise)
+    def liking(self, state: PlantedState, items: Tensor, visit: Visit) -> Tensor:
+        """See ``SimpleUsers.liking``: <taste, factors>."""
+        return lookup(self._factors, state.taste, items)
 
     def transition(self, state: PlantedState, slate: Slate, response: Response, visit: Visit) -> PlantedState:
         """See ``UserModel.transition``: the slate enters satisfaction."""
@@ -177,13 +169,6 @@ class PlantedUsers:
 
     def _taste_on(self, users: Tensor, day: Tensor) -> Tensor:
         return self._taste[users] + day.to(torch.float32)[:, None] * self._drift[users]
-
-    def _match(self, taste: Tensor, items: Tensor) -> Tensor:
-        """<taste, factors> [B, C], factor by factor: sums in one order, so bitwise the same in any batch."""
-        total = torch.zeros(items.shape, device=self.device)
-        for number in range(self._factors.shape[0]):
-            total = total + taste[:, number, None] * self._factors[number].take(items)
-        return total
 
 
 def _standardised(values: np.ndarray) -> Tensor:

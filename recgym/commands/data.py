@@ -55,8 +55,8 @@ def rollouts(
 
     spec = ENVS.spec(env)
     world = load_world(spec.own_world())
-    policy = Behaviour(make_agent(agent, world, seed), exploration)
     playing = RecVectorEnv(world=world, scenario=scenario or spec.scenario, num_envs=num_envs)
+    policy = Behaviour(make_agent(agent, playing.world, seed), exploration)
     keys = ("user", "candidates", "candidate_items")
     logged = collect(policy, playing, steps, keys=keys, seed=seed)
     typer.echo(f"{len(logged.slates()):,} slates of {logged.episode[-1] + 1:,} episodes in {logged.save(out)}")

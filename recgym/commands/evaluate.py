@@ -13,15 +13,19 @@ from typing import Annotated
 
 import typer
 
+from recgym.commands.settings import Changes, changed_scenario
+
 
 def evaluate(
     env: Annotated[str, typer.Option(help="Environment id, or name or directory of a world.")] = "ecommerce-v0",
     scenario: Annotated[
         list[str] | None,
         typer.Option(
-            help="Scenario name or YAML file; several: repeat, or separate by commas. Default: the environment's."
+            help="Scenario name or YAML file; several: repeat, or separate by commas; all: every one that the world "
+            "can play. Default: the environment's."
         ),
     ] = None,
+    changes: Changes = None,
     agents: Annotated[
         str, typer.Option(help="Agents by name or run directory, separated by commas; all: every registered one.")
     ] = "random,popularity,frequency,item_knn,greedy",
@@ -45,14 +49,27 @@ def evaluate(
     from rich.console import Console
 
     from recgym.evaluation.runner import evaluate as run
+    from recgym.registration import ENVS
+    from recgym.simulation.fit import fitting_scenarios
+    from recgym.worlds.world import load_world
 
     names = _split(agents)
     scenarios = [name for given in scenario or [] for name in _split(given)]
-    out = out or default_directory(env, scenarios, names, users, seeds, train_steps, user_model, trained_in)
+    if changes and not scenarios:
+        scenarios = [ENVS.spec(env).scenario if env in ENVS.names() else "default"]
+    if scenarios == ["all"]:
+        fitting, refused = fitting_scenarios(load_world(ENVS.spec(env).own_world() if env in ENVS.names() else env))
+        scenarios = [scenario.name for scenario in fitting]
+        for name, why in refused.items():
+            typer.echo(f"left out: {name}: {why}", err=True)
+    played = [changed_scenario(name, changes) for name in scenarios]
+    out = out or default_directory(
+        env, scenarios, names, users, seeds, train_steps, user_model, trained_in, *(changes or [])
+    )
     with resumable():
         run(
             env,
-            scenarios or None,
+            played or None,
             names,
             users=users,
             seeds=seeds,

@@ -9,12 +9,15 @@ from typing import Annotated
 
 import typer
 
+from recgym.commands.settings import Changes, changed_scenario, parse_settings
+
 
 def train(
     env: Annotated[str, typer.Option(help="Environment id, such as ecommerce-v0.")] = "ecommerce-v0",
     scenario: Annotated[
         str | None, typer.Option(help="Scenario name or YAML file; the environment's own if not given.")
     ] = None,
+    changes: Changes = None,
     agent: Annotated[str, typer.Option(help="Agent name, module:Class or path.py:Class.")] = "ppo",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Slates to show in all; the agent's default budget if not given.")
@@ -51,14 +54,13 @@ def train(
     from recgym.agents.validation import Validation
     from recgym.devices import usable
     from recgym.registration import ENVS
-    from recgym.scenario import load_scenario
 
     spec = ENVS.spec(env)
     out = out or Path("runs") / f"{env}-{Path(agent).name.replace(':', '-')}-{seed}"
     settings = parse_settings(config or [])
     if num_envs is not None:
         settings["num_envs"] = num_envs
-    played = load_scenario(scenario or spec.scenario)
+    played = changed_scenario(scenario or spec.scenario, changes)
     parse_config(agent_class(agent), settings)  # refuses bad input before the bar is drawn
     loggers = [name for name in log or ["tensorboard"] if name != "none"]
     check_loggers(loggers)
@@ -98,25 +100,3 @@ def train(
         f"recgym evaluate --env {env} --scenario {scenario or spec.scenario} --agents {out}",
         soft_wrap=True,
     )
-
-
-def parse_settings(pairs: list[str]) -> dict[str, object]:
-    """Settings from KEY=VALUE texts; a value is read as YAML, so that numbers, true and null work.
-
-    Raises:
-        AgentError: a text without ``=``, or a value that is not YAML.
-    """
-    import yaml
-
-    from recgym.errors import AgentError
-
-    settings: dict[str, object] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise AgentError(f"setting {pair!r} must read KEY=VALUE")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise AgentError(f"setting {pair!r}: the value is not YAML") from error
-    return settings

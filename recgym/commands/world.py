@@ -86,7 +86,7 @@ def build(
 
     from recgym.commands.own import nested, own_log
     from recgym.commands.progress import stage_progress
-    from recgym.commands.train import parse_settings
+    from recgym.commands.settings import parse_settings
     from recgym.errors import RecGymError
     from recgym.registration import WORLDS
     from recgym.worlds.build import build_world

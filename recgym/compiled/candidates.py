@@ -83,11 +83,18 @@ def draw(
     keys: Any,
     order_purpose: np.uint64,
     first_counter: np.uint64,
+    new_purpose: np.uint64,
     pool_items: Any,
     pool_cost: Any,
+    day: Any,
+    start_day: Any,
     num_own: int,
+    num_new: int,
+    arrival_day: int,
     num_uniform: int,
     num_popular: int,
+    old_rows: Any,
+    new_rows: Any,
     accept: Any,
     alias: Any,
     most_popular: Any,
@@ -101,6 +108,7 @@ def draw(
     wanted = out.shape[1]
     size = pool_items.shape[1]
     num_items = np.uint64(accept.shape[0])
+    num_old_rows, num_new_rows = np.uint64(old_rows.shape[0]), np.uint64(new_rows.shape[0])
     low_bits = np.int32(1)
     while low_bits <= size:
         low_bits <<= 1
@@ -126,10 +134,16 @@ def draw(
                 chosen[count] = item
                 if item >= 0:
                     count += _add(table, item)
+        if num_new > 0 and day[lane] - start_day[lane] >= arrival_day:
+            new_key = fold(key, new_purpose)
+            for i in range(num_new):
+                item = np.int64(new_rows[integer(fold(new_key, first_counter + np.uint64(i)), num_new_rows)])
+                chosen[count] = item
+                count += _add(table, item)
         counter = first_counter + np.uint64(size)
         drawn = 0
         while count < wanted and drawn < num_uniform:
-            item = integer(fold(key, counter + np.uint64(drawn)), num_items)
+            item = np.int64(old_rows[integer(fold(key, counter + np.uint64(drawn)), num_old_rows)])
             drawn += 1
             chosen[count] = item
             count += _add(table, item)

@@ -119,7 +119,7 @@ def collect(
 
     agent, lanes = policy.agent, env.num_envs
     playing = RecVectorEnv(
-        world=env.world,
+        world=env.simulator.world,
         scenario=env.scenario,
         num_envs=lanes,
         action_mode="slate",

@@ -96,7 +96,7 @@ class RecEnv(Rebuilt, gymnasium.Env):
             raise RecGymError(f"render_mode must be None, 'ansi' or 'rgb_array', got {render_mode!r}")
         setup = resolve(world, scenario, action_mode, observation, device, user_model, simulator)
         self.render_mode = render_mode
-        self.simulator, self.scenario, self.world = setup.simulator, setup.scenario, setup.simulator.world
+        self.simulator, self.scenario, self.world = setup.simulator, setup.scenario, setup.simulator.platform
         self.slate_size, self.num_candidates = setup.simulator.slate_size, setup.simulator.num_candidates
         self._lanes = Lanes(setup, 1, strict)
         self._shown: Shown | None = None
@@ -156,6 +156,8 @@ class RecEnv(Rebuilt, gymnasium.Env):
         info["duplicates"] = int(np.count_nonzero(outcome.array("duplicate")))
         info["gap_days"] = outcome.gap_days.item()
         info |= {f"terms/{name}": value.item() for name, value in outcome.terms.items()}
+        info |= {f"costs/{name}": value.item() for name, value in outcome.costs.items()}
+        info |= {f"violations/{name}": value.item() > 0 for name, value in outcome.costs.items()}
         ended = bool(outcome.terminated.item()), bool(outcome.truncated.item())
         return self._observation(), float(outcome.reward.item()), *ended, {**info, **visit}
 

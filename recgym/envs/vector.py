@@ -59,7 +59,9 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
 
     ## Reward
     The scenario's objective or, where it has none, the world's: distinct items bought on the slate (``purchase``), or
-    watches rated 4 or more (``liked``). ``info["terms/<name>"]`` holds the unweighted terms.
+    watches rated 4 or more (``liked``). ``info["terms/<name>"]`` holds the unweighted terms. Where the
+    scenario has constraints, ``info["costs/<term>"]`` says how far each lies outside its bounds, and
+    ``info["violations/<term>"]`` whether it does.
 
     ## Termination
     ``terminated``: the user left (session episodes) or will never return (horizon episodes). ``truncated``: a limit of
@@ -127,7 +129,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         self.autoreset_mode = _autoreset(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.num_envs, self.output, self.render_mode = int(num_envs), output, render_mode
-        self.simulator, self.scenario, self.world = setup.simulator, setup.scenario, setup.simulator.world
+        self.simulator, self.scenario, self.world = setup.simulator, setup.scenario, setup.simulator.platform
         self.slate_size, self.num_candidates = setup.simulator.slate_size, setup.simulator.num_candidates
         self._lanes = Lanes(setup, self.num_envs, strict)
         self._shown: list[Shown] | None = None
@@ -348,7 +350,9 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
     def _step_info(self, outcome: Outcome) -> dict[str, Tensor]:
         info = {key: getattr(outcome, key) for key in RESPONSE_KEYS}
         info |= {"duplicates": outcome.duplicate.sum(dim=1), "gap_days": outcome.gap_days}
-        return info | {f"terms/{name}": value for name, value in outcome.terms.items()}
+        info |= {f"terms/{name}": value for name, value in outcome.terms.items()}
+        info |= {f"costs/{name}": value for name, value in outcome.costs.items()}
+        return info | {f"violations/{name}": value > 0 for name, value in outcome.costs.items()}
 
     def _final(self, rows: Tensor, done: Tensor, info: dict[str, Tensor]) -> dict[str, Any]:
         """``final_obs`` and ``final_info`` of the lanes ``rows`` (int64 [n]), before they restart.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +11,9 @@ import pandas as pd
 
 from recgym.evaluation.metrics.arrays import Bools, Floats, Ints
 from recgym.evaluation.metrics.beyond_accuracy import information, long_tail
-from recgym.evaluation.metrics.user_fairness import UNKNOWN
+from recgym.scenario import Scenario
+from recgym.simulation.population import UNKNOWN, Population, platform_world
+from recgym.simulation.simulator import Simulator
 from recgym.worlds.world import World
 
 MAX_PROVIDERS = 12  # more groups than this are no groups of providers to compare one by one
@@ -39,14 +42,34 @@ class Catalogue:
     popularity: Floats  # [N] logged purchases
     owned: Ints  # sorted keys user * N + item of the pairs in the log
     history_trips: Ints  # [U]
+    history_events: Ints  # [U] purchases (watches)
+    unseen: Bools  # [N] items that no log has seen
     categories: Ints  # [N]
     num_categories: int
     providers: tuple[Providers, ...]
     attributes: pd.DataFrame  # [U] label of each user by attribute; ``unknown`` where the log has none
 
     @classmethod
-    def of(cls, world: World) -> Catalogue:
-        """The catalogue of ``world``."""
+    def seen_by(cls, world: World, scenario: Scenario) -> Catalogue:
+        """The catalogue of ``world`` as the platform of ``scenario`` knows it."""
+        population = Population.of(world, scenario)
+        return cls._of(platform_world(world, scenario, population), scenario, population)
+
+    @classmethod
+    def of(cls, simulator: Simulator) -> Catalogue:
+        """The catalogue of a simulator's world as its platform knows it."""
+        return cls._of(simulator.platform, simulator.scenario, simulator.population)
+
+    @classmethod
+    def _of(cls, world: World, scenario: Scenario, population: Population) -> Catalogue:
+        """The catalogue of ``world``, which is the platform's.
+
+        Args:
+            world: as the platform knows it.
+            scenario: names the attributes that groups are formed by; where it does not, all of the users' are taken,
+                and the items' brand.
+            population: of the scenario, resolved against the world.
+        """
         log = world.interactions()
         owned = log["user"].to_numpy(np.int64) * world.num_items + log["item"].to_numpy(np.int64)
         prices = None
@@ -55,17 +78,19 @@ class Catalogue:
             prices = (columns["price"] * (1 - columns["discount"])).to_numpy(np.float64)
         names = world.items["category"].fillna("") if "category" in world.items else pd.Series([""] * world.num_items)
         codes, kinds = pd.factorize(names, sort=True)
-        known = [name for name in world.spec.attributes if name in world.users]
+        known = scenario.users.group_by or [name for name in world.spec.attributes if name in world.users]
         popularity = world.items["popularity"].to_numpy(np.float64)
         return cls(
             prices=prices,
             popularity=popularity,
             owned=np.sort(owned),
             history_trips=world.users["num_trips"].to_numpy(np.int64),
+            history_events=world.users["num_events"].to_numpy(np.int64),
+            unseen=population.new,
             categories=codes.astype(np.int64),
             num_categories=len(kinds),
-            providers=_providers(world.items, popularity),
-            attributes=world.users[known].astype(object).fillna(UNKNOWN).astype(str).reset_index(drop=True),
+            providers=tuple(_providers(world.items, popularity, population)),
+            attributes=world.users[list(known)].astype(object).fillna(UNKNOWN).astype(str).reset_index(drop=True),
         )
 
     @property
@@ -111,21 +136,24 @@ class Catalogue:
         }
 
     def user_table(self, users: Ints) -> pd.DataFrame:
-        """What a report knows of ``users``: row, history_trips, and the label of each attribute."""
+        """What a report knows of ``users``: row, and the label of each attribute."""
         table = self.attributes.iloc[users].reset_index(drop=True)
         table.insert(0, "user", users)
-        table.insert(1, "history_trips", self.history_trips[users])
         return table
 
 
-def _providers(items: pd.DataFrame, popularity: Floats) -> tuple[Providers, ...]:
-    """By brand, where there are few of them; and by popularity in any case."""
-    found = []
-    if "brand" in items:
+def _providers(items: pd.DataFrame, popularity: Floats, population: Population) -> Iterator[Providers]:
+    """By the scenario's provider, else by brand where there are few; by popularity; and what is new, if anything is."""
+    if population.provider is not None:
+        labels, codes = population.provider.levels, population.provider.codes
+        yield Providers("provider", labels, codes)
+    elif "brand" in items:
         codes, labels = pd.factorize(items["brand"].fillna(UNKNOWN).astype(str), sort=True)
         if 2 <= len(labels) <= MAX_PROVIDERS:
-            found.append(Providers("brand", tuple(labels), codes.astype(np.int64)))
-    tail = long_tail(popularity)
-    if tail.any() and not tail.all():
-        found.append(Providers("popularity", ("head", "tail"), tail.astype(np.int64)))
-    return tuple(found)
+            yield Providers("brand", tuple(labels), codes.astype(np.int64))
+    for attribute, names, marked in (
+        ("popularity", ("head", "tail"), long_tail(popularity)),
+        ("arrival", ("known", "new"), population.new),
+    ):
+        if marked.any() and not marked.all():
+            yield Providers(attribute, names, marked.astype(np.int64))

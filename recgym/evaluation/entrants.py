@@ -19,6 +19,7 @@ from recgym.errors import AgentError, RecGymError
 from recgym.evaluation.progress import Progress
 from recgym.registration import AGENTS
 from recgym.scenario import Scenario
+from recgym.simulation.population import platform_world
 from recgym.worlds.world import World
 
 AgentLike: TypeAlias = str | Path | Agent
@@ -56,7 +57,7 @@ class Entrant:
                 config=None if train_steps is None else {"total_steps": train_steps},
                 progress=lambda done, total: progress(f"training {self.label}", done, total),
             )
-        return make_agent(self.source, world)
+        return make_agent(self.source, platform_world(world, scenario))
 
     def curve(self, scenario: Scenario) -> pd.DataFrame:
         """Reward while the agent of a run directory was trained in ``scenario``, or no rows.

@@ -80,7 +80,8 @@ def judge(simulator: Simulator, state: State, slates: Ints, playing: Bools) -> V
     part = state if len(lanes) == len(first) else state.select(torch.as_tensor(lanes, device=state.candidates.device))
     items = part.candidates.to(torch.int64)
     chances, appraisal = simulator.chance(part, items)
-    relevance = simulator.objective.expected(items, chances, appraisal)
+    nothing = torch.zeros_like(items, dtype=torch.bool)  # has been shown on this trip yet
+    relevance = simulator.objective.expected(items, chances, appraisal, nothing)
     want = draw(part.luck, part.visit, items).want
     return Verdict(
         lanes=lanes,

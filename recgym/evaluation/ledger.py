@@ -15,6 +15,7 @@ from recgym.evaluation.metrics.arrays import Bools, Floats, Ints
 from recgym.evaluation.metrics.beyond_accuracy import category_entropy, miscalibration
 from recgym.evaluation.metrics.rows import FIRST
 
+TERMS = ("terms/", "costs/", "violations/")  # prefixes of what a step tells of objective and constraints
 _REAL = ("reward", "revenue", "disagreement")  # written as float64, other sums that are not whole as float32
 
 
@@ -104,6 +105,11 @@ class Ledger:
         self._add("num_tail", catalogue.tail[slate].sum(1))
         self._add("information_shown", catalogue.information[slate].sum(1))
         self._add("diversity_sum", _different(kinds))
+        self._add("num_unseen", catalogue.unseen[slate].sum(1))
+        self._add("num_unseen_consumed", (consumed & catalogue.unseen[slate]).sum(1))
+        for name in info:  # of the scenario's objective and constraints
+            if name.startswith(TERMS):
+                self._add(name, np.asarray(info[name], np.float64))
         self._add("num_serendipitous", (consumed & new & (popularity < answer.obvious[:, None])).sum(1))
         self._add("log_propensity", answer.log_chance)
         steps = self._sums["num_steps"]
@@ -195,6 +201,7 @@ class Ledger:
                 "user": users,
                 "lane_seed": lane_seeds,
                 "history_trips": self._catalogue.history_trips[users],
+                "history_events": self._catalogue.history_events[users],
                 "reward": self._sums["reward"],
                 "revenue": self._sums.get("revenue", nothing),
                 **small,
@@ -268,7 +275,7 @@ def _is_real(name: str) -> bool:
         name.endswith("_sum")
         and name != "rating_sum"
         or name in ("information_shown", "log_propensity")
-        or (name.startswith("reward_first"))
+        or name.startswith(("reward_first", *TERMS))
     )
 
 

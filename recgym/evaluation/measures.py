@@ -14,7 +14,7 @@ from recgym.evaluation import statistics
 from recgym.evaluation.metrics import cold_start, groups
 from recgym.evaluation.metrics.beyond_accuracy import catalogue_coverage, gini
 from recgym.evaluation.metrics.provider_fairness import unequal_attention
-from recgym.evaluation.metrics.rows import METRICS, Metric
+from recgym.evaluation.metrics.rows import METRICS, Metric, term_metrics
 from recgym.evaluation.metrics.user_fairness import GroupGap
 from recgym.evaluation.metrics.visits import retention_curves, with_reference, with_visits
 from recgym.evaluation.statistics import Estimate
@@ -56,7 +56,7 @@ def measure(directory: Path, manifest: Mapping[str, Any], *, seed: int = 0, draw
         draws: resamples, and permutations of labels.
     """
     rows = pd.read_parquet(directory / "rows.parquet")
-    users = pd.read_parquet(directory / "users.parquet").set_index("user")
+    users = pd.read_parquet(directory / "users.parquet")
     parts, found = [], Measures(pd.DataFrame())
     exposures, curves = [], []
     for scenario, mine in rows.groupby("scenario", sort=False):
@@ -69,9 +69,10 @@ def measure(directory: Path, manifest: Mapping[str, Any], *, seed: int = 0, draw
         parts.append(_of_rows(with_reference(with_visits(mine, visits, horizon)), found, seed, draws))
         items = pd.read_parquet(directory / "items.parquet", filters=only)
         parts.append(_of_items(mine, items, manifest["configuration"]["world"]["num_items"]))
-        parts.append(_of_users(mine, users, found, seed, draws))
+        labels = users[users["scenario"] == scenario].drop(columns="scenario").dropna(axis=1).set_index("user")
+        parts.append(_of_users(mine, labels, found, seed, draws))
         providers = pd.read_parquet(directory / "providers.parquet", filters=only)
-        table, shares = _of_providers(mine, providers, manifest.get("providers", {}), found, seed, draws)
+        table, shares = _of_providers(mine, providers, manifest["providers"][scenario], found, seed, draws)
         parts.append(table)
         exposures.append(shares)
         found.left_out += [{"scenario": str(scenario), "metric": name, "reason": why} for name, why in NOT_ROWS.items()]
@@ -84,14 +85,14 @@ def measure(directory: Path, manifest: Mapping[str, Any], *, seed: int = 0, draw
 def _of_rows(rows: pd.DataFrame, found: Measures, seed: int, draws: int) -> pd.DataFrame:
     """The metrics of rows: over all, for cold and warm users, and by history length."""
     applying = []
-    for metric in METRICS:
+    for metric in (*METRICS, *term_metrics(rows)):
         if any(metric.parts(part) is not None for _, part in rows.groupby("agent", sort=False)):
             applying.append(metric)
         else:
             _leave_out(found, rows, metric.title, metric.without)
-    table = cold_start.by_history_length(rows, seed=seed, draws=draws, metrics=tuple(applying))
+    table = cold_start.by_history_length(rows, column="history_events", seed=seed, draws=draws, metrics=tuple(applying))
     table["group"] = table["group"].astype(str)
-    families = {metric.id: metric.family for metric in METRICS}
+    families = {metric.id: metric.family for metric in applying}
     overall = table["group"] == "overall"
     for name in ("cold", "warm"):
         if name not in set(table["group"]):
@@ -129,11 +130,10 @@ def _of_items(rows: pd.DataFrame, items: pd.DataFrame, num_items: int) -> pd.Dat
 
 def _of_users(rows: pd.DataFrame, users: pd.DataFrame, found: Measures, seed: int, draws: int) -> pd.DataFrame:
     """Gaps between groups of users, by each attribute that the world knows."""
-    attributes = [name for name in users.columns if name != "history_trips"]
-    if not attributes:
+    if users.columns.empty:
         _leave_out(found, rows, "fairness to users", "the world knows no attributes of its users")
     lines: list[dict[str, Any]] = []
-    for attribute in attributes:
+    for attribute in users.columns:
         refused: dict[str, str] = {}
         for names, mine in _agents(rows):
             rng = np.random.default_rng(seed)

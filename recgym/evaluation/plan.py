@@ -17,6 +17,7 @@ from recgym.evaluation.metrics.arrays import Ints
 from recgym.random import derive_seeds
 from recgym.registration import ENVS, USER_MODELS, WORLDS
 from recgym.scenario import Scenario, load_scenario
+from recgym.simulation.fit import check_fit
 from recgym.worlds.world import World, load_world
 
 CHUNK = 512
@@ -100,10 +101,15 @@ def make_plan(
     usable(device)
     USER_MODELS.load(user_model)  # an unknown name is told before anything is trained
     loaded = _world(env.own_world() if env else world)
+    schools = {scenario.env.train_world for scenario in resolved}
+    if trained_in is None and len(schools) > 1:
+        raise RecGymError(f"scenarios {names} train agents in different worlds; evaluate them one by one")
+    trained_in = trained_in or schools.pop()
     home = None if trained_in is None else _world(trained_in)
     for scenario in resolved:
-        for one in (loaded, home or loaded):
-            scenario.check_world(one.name)
+        check_fit(loaded, scenario)
+        if home is not None:
+            check_fit(home, scenario_at_home(scenario, home))
     if home is not None and vocabulary_hash(home) != vocabulary_hash(loaded):
         raise RecGymError(
             f"agents trained in world {home.name!r} cannot be scored in {loaded.name!r}: the two have different items"
@@ -128,7 +134,15 @@ def at_home(plan: Plan) -> Plan | None:
     if plan.home is None:
         return None
     users = sample_users(plan.home.num_users, plan.requested_users)
-    return replace(plan, world=plan.home, home=None, users=users, chunk=min(plan.chunk, len(users)))
+    scenarios = tuple(scenario_at_home(scenario, plan.home) for scenario in plan.scenarios)
+    return replace(
+        plan, world=plan.home, home=None, scenarios=scenarios, users=users, chunk=min(plan.chunk, len(users))
+    )
+
+
+def scenario_at_home(scenario: Scenario, home: World) -> Scenario:
+    """The scenario as it is played in the world of the training."""
+    return load_scenario(scenario, {"env.world": home.name, "env.train_world": None})
 
 
 def _world(world: str | Path | World) -> World:

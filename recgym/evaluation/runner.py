@@ -13,12 +13,13 @@ from recgym.agents.protocol import Agent
 from recgym.errors import RecGymError
 from recgym.evaluation.catalogue import Catalogue
 from recgym.evaluation.entrants import fingerprint, moved
-from recgym.evaluation.plan import CHUNK, Agents, Plan, Scenarios, at_home, make_plan
+from recgym.evaluation.plan import CHUNK, Agents, Plan, Scenarios, at_home, make_plan, scenario_at_home
 from recgym.evaluation.progress import Progress, bars, silent
 from recgym.evaluation.stage import TABLES, Bar, Stage, Task, tasks
 from recgym.evaluation.store import ROWS, TRAINING, RunDirectory, versions, write_parquet, write_pieces
 from recgym.evaluation.transfer import HOME
 from recgym.evaluation.workers import play_in_processes
+from recgym.simulation.population import platform_world
 from recgym.threads import one_thread
 from recgym.worlds.world import World
 
@@ -70,15 +71,17 @@ def evaluate(
 
     Returns:
         one row an episode, ordered by scenario, agent, seed and user as given: scenario, agent, privileged, world,
-        seed, user (row), lane_seed, history_trips, reward, revenue (NaN without prices), num_steps, num_shown,
-        num_examined, num_consumed, num_hits (slates with a consumed item), num_new (items the log never saw with this
-        user), units, num_rated, rating_sum, popularity_shown (sum), num_tail (shown items of the long tail),
-        information_shown (bits), diversity_sum (over slates: share of pairs of different categories),
-        num_serendipitous (consumed, new to the user, and not among the K most popular candidates), log_propensity (of
-        all slates; NaN where the policy does not know it), reward_first_1, _5 and _20 (of the first slates), num_trips,
-        num_days; of the first slate of each visit, num_judged of them, against what the user wants of the candidates
-        if looking: precision_true_sum, recall_sum, ndcg_sum, mrr_sum, num_answerable (anything is wanted), regret_sum
-        (expected reward given away), exposure_loss_sum, _disparity_sum and _relevance_sum (see ``expected_exposure``);
+        seed, user (row), lane_seed, history_trips and history_events (what the platform knows of the user), reward,
+        revenue (NaN without prices), num_steps, num_shown, num_examined, num_consumed, num_hits (slates with a consumed
+        item), num_new (items the log never saw with this user), units, num_rated, rating_sum, popularity_shown (sum),
+        num_tail (shown items of the long tail), information_shown (bits), diversity_sum (over slates: share of pairs of
+        different categories), num_unseen and num_unseen_consumed (items that no log has seen: shown, consumed),
+        terms/NAME, costs/NAME and violations/NAME (sums of the scenario's terms and constraints), num_serendipitous
+        (consumed, new to the user, and not among the K most popular candidates), log_propensity (of all slates; NaN
+        where the policy does not know it), reward_first_1, _5 and _20 (of the first slates), num_trips, num_days; of
+        the first slate of each visit, num_judged of them, against what the user wants of the candidates if looking:
+        precision_true_sum, recall_sum, ndcg_sum, mrr_sum, num_answerable (anything is wanted), regret_sum (expected
+        reward given away), exposure_loss_sum, _disparity_sum and _relevance_sum (see ``expected_exposure``);
         disagreement (of the members of an ensemble on what was shown: standard deviation of q, averaged over slots and
         slates; NaN without one), miscalibration (nats), ended (``left`` or ``truncated``).
 
@@ -118,15 +121,18 @@ def _open(out: Path, plan: Plan, command: str) -> RunDirectory:
 
 def _run(plan: Plan, store: RunDirectory | None, workers: int, report: Progress, where: str) -> pd.DataFrame:
     ready: dict[tuple[str, str], Agent] = {}
-    school = plan.home or plan.world
     for scenario in plan.scenarios:
         for entrant in plan.entrants:
-            agent = entrant.agent(school, scenario, train_steps=plan.train_steps, progress=report)
-            ready[scenario.name, entrant.label] = agent if plan.home is None else moved(agent, plan.world)
+            if plan.home is None:
+                agent = entrant.agent(plan.world, scenario, train_steps=plan.train_steps, progress=report)
+            else:
+                there = scenario_at_home(scenario, plan.home)
+                agent = entrant.agent(plan.home, there, train_steps=plan.train_steps, progress=report)
+                agent = moved(agent, platform_world(plan.world, scenario))
+            ready[scenario.name, entrant.label] = agent
     work = tasks(plan, ready)
-    catalogue = Catalogue.of(plan.world)
     if store is None:
-        stage, bar = Stage(plan, ready, catalogue), Bar(report, work, where)
+        stage, bar = Stage(plan, ready), Bar(report, work, where)
         return pd.concat([bar.of(task, stage.play(task, bar.under_way))["rows"] for task in work], ignore_index=True)
     # An agent trained again with other results must not be mixed with rows of the one before.
     store.claim("fingerprints", {f"{label} in {name}": fingerprint(agent) for (name, label), agent in ready.items()})
@@ -135,11 +141,13 @@ def _run(plan: Plan, store: RunDirectory | None, workers: int, report: Progress,
     if workers > 1 and len(left) > 1:
         play_in_processes(plan, ready, left, store, min(workers, len(left)), bar)
     else:
-        stage = Stage(plan, ready, catalogue)
+        stage = Stage(plan, ready)
         for task in left:
             store.save_part(task.name, bar.of(task, stage.play(task, bar.under_way)))
-    store.record("providers", catalogue.provider_sizes())
-    write_parquet(store.path / "users.parquet", catalogue.user_table(plan.users))
+    catalogues = {scenario.name: Catalogue.seen_by(plan.world, scenario) for scenario in plan.scenarios}
+    store.record("providers", {name: catalogue.provider_sizes() for name, catalogue in catalogues.items()})
+    tables = [catalogue.user_table(plan.users).assign(scenario=name) for name, catalogue in catalogues.items()]
+    write_parquet(store.path / "users.parquet", pd.concat(tables, ignore_index=True))
     rows = _merge(store, work)
     curves = [entrant.curve(scenario) for scenario in plan.scenarios for entrant in plan.entrants]
     if any(len(curve) for curve in curves):

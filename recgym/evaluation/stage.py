@@ -64,28 +64,28 @@ def tasks(plan: Plan, agents: Mapping[tuple[str, str], Agent]) -> list[Task]:
 class Stage:
     """Everything that chunks of a plan need to be played in this process."""
 
-    def __init__(self, plan: Plan, agents: Mapping[tuple[str, str], Agent], catalogue: Catalogue) -> None:
+    def __init__(self, plan: Plan, agents: Mapping[tuple[str, str], Agent]) -> None:
         """Loads the users; a simulator is built when the first chunk of its scenario is played.
 
         Args:
             plan: the evaluation.
             agents: by scenario and label.
-            catalogue: of the world.
         """
-        self._plan, self._agents, self._catalogue = plan, agents, catalogue
+        self._plan, self._agents = plan, agents
         self._users = USER_MODELS.load(plan.user_model)(plan.world, plan.device)
-        self._simulator: Simulator | None = None
+        self._set: tuple[Simulator, Catalogue] | None = None  # of the scenario under way
 
     def play(self, task: Task, finished: Callable[[Task, int], None]) -> dict[str, pd.DataFrame]:
         """The tables of a chunk; ``finished`` is told how many of its episodes have ended."""
         plan, agent = self._plan, self._agents[task.scenario, task.agent]
         users = plan.users[task.start : task.start + task.size]
+        simulator, catalogue = self._set_of(task.scenario)
         played = play(
             agent.clone() if agent.adapts else agent,
-            self._simulator_of(task.scenario),
+            simulator,
             users,
             derive_seeds(task.seed, torch.from_numpy(users)).numpy(),
-            catalogue=self._catalogue,
+            catalogue=catalogue,
             num_traced=task.num_traced,
             finished=functools.partial(finished, task),
         )
@@ -99,11 +99,12 @@ class Stage:
             "rows": _prepend(played.episodes, {**about, "world": plan.world.name, "seed": task.seed}),
         }
 
-    def _simulator_of(self, scenario: str) -> Simulator:
-        if self._simulator is None or self._simulator.scenario.name != scenario:
+    def _set_of(self, scenario: str) -> tuple[Simulator, Catalogue]:
+        if self._set is None or self._set[0].scenario.name != scenario:
             chosen = next(one for one in self._plan.scenarios if one.name == scenario)
-            self._simulator = Simulator(self._plan.world, chosen, self._plan.device, self._users)
-        return self._simulator
+            simulator = Simulator(self._plan.world, chosen, self._plan.device, self._users)
+            self._set = simulator, Catalogue.of(simulator)
+        return self._set
 
 
 class Bar:

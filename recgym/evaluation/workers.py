@@ -14,10 +14,10 @@ import torch
 
 from recgym.agents.protocol import Agent, agent_class, make_agent
 from recgym.errors import RecGymError
-from recgym.evaluation.catalogue import Catalogue
 from recgym.evaluation.plan import Plan
 from recgym.evaluation.stage import Bar, Stage, Task
 from recgym.evaluation.store import RunDirectory
+from recgym.simulation.population import platform_world
 from recgym.threads import one_thread
 from recgym.worlds.world import load_world
 
@@ -88,11 +88,13 @@ def _enter(recipe: _Recipe) -> None:
     global _stage
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     torch.set_num_threads(1)
-    world = load_world(recipe.world)
+    plan = replace(recipe.plan, world=load_world(recipe.world))
+    known = {scenario.name: platform_world(plan.world, scenario) for scenario in plan.scenarios}
     agents = {}
     for key, (source, path) in recipe.agents.items():
+        world = known[key[0]]
         agents[key] = make_agent(path, world) if source is None else agent_class(source).load(path, world)
-    stage = Stage(replace(recipe.plan, world=world), agents, Catalogue.of(world))
+    stage = Stage(plan, agents)
     _stage = stage, RunDirectory(recipe.store)
 
 

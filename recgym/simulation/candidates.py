@@ -27,61 +27,84 @@ class CandidateGenerator:
     """Draws M distinct candidates per lane.
 
     A lane's sequence of draws is: ``own`` items of its pool without replacement (exponential races, the same as
-    Gumbel top-k: Efraimidis and Spirakis, 2006), ``uniform`` items of the catalogue, then items by popularity with
-    replacement for as long as it takes. The first M distinct items of the sequence are the candidates, so popularity
-    fills up whatever the other sources lack. Should the draws run out, the most popular items in order complete them.
-    Cost and memory do not depend on the size of the catalogue.
+    Gumbel top-k: Efraimidis and Spirakis, 2006), ``new`` items that have arrived, ``uniform`` items of the catalogue,
+    then items by popularity with replacement for as long as it takes. The first M distinct items of the sequence are
+    the candidates, so popularity fills up whatever the other sources lack. Should the draws run out, the most popular
+    items in order complete them. Cost and memory do not depend on the size of the catalogue.
     """
 
-    def __init__(self, popularity: np.ndarray, actions: Actions, device: torch.device) -> None:
+    def __init__(
+        self,
+        popularity: np.ndarray,
+        actions: Actions,
+        device: torch.device,
+        new: np.ndarray | None = None,
+        arrival_day: int = 0,
+    ) -> None:
         """Builds the alias table of ``popularity`` (non-negative, [N]).
+
+        Args:
+            popularity: of the items.
+            actions: how many candidates come from where.
+            device: where they are drawn.
+            new: bool [N], items that are drawn by the source ``new`` only, until users have bought them; None: no item.
+            arrival_day: of the episode, from which on they are.
 
         Raises:
             ScenarioError: the catalogue holds fewer items than the scenario wants candidates.
         """
         parts, self.num_items, self.size = actions.candidates, len(popularity), actions.num_candidates
-        if self.num_items < self.size:
-            raise ScenarioError(
-                f"actions.num_candidates is {self.size}, but the world holds {self.num_items} items only; "
-                f"give at most {self.num_items}"
-            )
-        if self.size > MAX_CANDIDATES:
-            raise ScenarioError(f"actions.num_candidates is {self.size}; at most {MAX_CANDIDATES} can be drawn a step")
-        self._own, self._uniform = parts.own, parts.uniform
+        new = np.zeros(self.num_items, bool) if new is None else new
+        check_candidates(actions, new)
+        old = np.flatnonzero(~new)
+        self._own, self._uniform, self._new, self._arrival_day = parts.own, parts.uniform, parts.new, arrival_day
+        self._old_rows = torch.from_numpy(old.astype(np.int32)).to(device)
+        self._new_rows = torch.from_numpy(np.flatnonzero(new).astype(np.int32)).to(device)
         by_popularity = self.size - parts.own - parts.uniform + parts.own // 2
         first = max(_MIN_DRAWS, parts.own + parts.uniform + by_popularity)
         self._first = first - parts.own - parts.uniform
         weights = np.asarray(popularity, dtype=np.float64)
-        weights = weights if weights.sum() > 0 else np.ones_like(weights)
+        weights = np.where(new, 0.0, weights if weights[old].sum() > 0 else 1.0)
         accept, alias = _alias_table(weights)
+        accept[new], alias[new] = 0, np.where(new[alias], weights.argmax(), alias)[new]
         self._accept, self._alias = torch.from_numpy(accept).to(device), torch.from_numpy(alias).to(device)
-        order = np.argsort(-weights, kind="stable")[: self.size]
+        order = old[np.argsort(-weights[old], kind="stable")[: self.size]]
         self._most_popular = torch.from_numpy(order.astype(np.int32)).to(device)
         self._counters = torch.arange(1 << _ORDER_BITS, device=device) + _FIRST_COUNTER
         self._places = torch.arange(1 << _ORDER_BITS, dtype=torch.int32, device=device)
 
-    def arguments(self, pool: Pool) -> tuple[Any, ...]:
-        """What the compiled kernels need to draw from ``pool``, after lanes and keys."""
+    def arguments(self, pool: Pool, day: Tensor, start_day: Tensor) -> tuple[Any, ...]:
+        """What the compiled kernels need to draw from ``pool``, after lanes and keys; days are int32 [B]."""
         return (
-            *(np.uint64(Purpose.CANDIDATES_ORDER), np.uint64(_FIRST_COUNTER)),
-            *(pool.items.numpy(), pool.cost.numpy()),
-            *(self._own, self._uniform, self._first + _EXTRA_DRAWS),
+            *(np.uint64(Purpose.CANDIDATES_ORDER), np.uint64(_FIRST_COUNTER), np.uint64(Purpose.NEW_ITEMS)),
+            *(pool.items.numpy(), pool.cost.numpy(), day.numpy(), start_day.numpy()),
+            *(self._own, self._new, self._arrival_day, self._uniform, self._first + _EXTRA_DRAWS),
+            *(self._old_rows.numpy(), self._new_rows.numpy()),
             *(self._accept.numpy(), self._alias.numpy(), self._most_popular.numpy()),
         )
 
-    def draw(self, key: Tensor, pool: Pool) -> Tensor:
-        """Candidates int32 [B, M], distinct in each row and in random order, for step keys int64 [B]."""
+    def draw(self, key: Tensor, pool: Pool, days: Tensor | None = None) -> Tensor:
+        """Candidates int32 [B, M], distinct in each row and in random order.
+
+        Args:
+            key: step keys, int64 [B].
+            pool: users' own items.
+            days: since the episode began, int32 [B]; None: 0.
+        """
+        days = torch.zeros_like(key, dtype=torch.int32) if days is None else days
         size = pool.items.shape[1]
         if compiled.runs_on(key):
             out = torch.zeros((len(key), self.size), dtype=torch.int32)
-            kernels.draw(np.arange(len(key)), key.numpy(), *self.arguments(pool), out.numpy())
+            kernels.draw(
+                np.arange(len(key)), key.numpy(), *self.arguments(pool, days, torch.zeros_like(days)), out.numpy()
+            )
             return out
         own, uniformly, popular = fold(key[:, None], self._counters[: size + self._uniform + self._first]).split(
             (size, self._uniform, self._first), dim=1
         )
+        catalogue = self._old_rows[integers(uniformly, len(self._old_rows))]
         sequence = torch.cat(
-            (self._own_items(own, pool), integers(uniformly, self.num_items).to(torch.int32), self._popular(popular)),
-            dim=1,
+            (self._own_items(own, pool), self._new_items(key, days), catalogue, self._popular(popular)), dim=1
         )
         salt = fold(key, Purpose.CANDIDATES_ORDER)[:, None]
         chosen, complete = self._first_distinct(salt, sequence)
@@ -103,6 +126,14 @@ class CandidateGenerator:
         bits = size.bit_length()
         packed = (race.view(torch.int32) & -(1 << bits)) | self._places[:size]
         return pool.items.gather(1, (smallest(packed, self._own) & ((1 << bits) - 1)).to(torch.int64))
+
+    def _new_items(self, key: Tensor, days: Tensor) -> Tensor:
+        """New items [B, new] drawn uniformly, -1 as long as they have not arrived."""
+        if self._new == 0:
+            return self._new_rows.new_zeros((len(key), 0))
+        draws = fold(fold(key, Purpose.NEW_ITEMS)[:, None], self._counters[: self._new])
+        drawn = self._new_rows[integers(draws, len(self._new_rows))]
+        return torch.where((days >= self._arrival_day)[:, None], drawn, -1)
 
     def _popular(self, draws: Tensor) -> Tensor:
         """Items by popularity with replacement, from the alias table (Walker, 1977): integers only."""
@@ -129,6 +160,26 @@ class CandidateGenerator:
         place = torch.where(kept, place, self.size).to(torch.int64)  # the last column takes what is left over
         out = torch.zeros((len(sequence), self.size + 1), dtype=torch.int32, device=sequence.device)
         return out.scatter_(1, place, items)[:, : self.size].contiguous(), complete
+
+
+def check_candidates(actions: Actions, new: np.ndarray) -> None:
+    """Refuses a catalogue that holds fewer items than are wanted as candidates; ``new`` bool [N] says what is new.
+
+    Raises:
+        ScenarioError: it does.
+    """
+    size, num_items, num_new = actions.num_candidates, len(new), int(new.sum())
+    if num_items < size:
+        raise ScenarioError(
+            f"actions.num_candidates is {size}, but the world holds {num_items} items only; give at most {num_items}"
+        )
+    if size > MAX_CANDIDATES:
+        raise ScenarioError(f"actions.num_candidates is {size}; at most {MAX_CANDIDATES} can be drawn a step")
+    if actions.candidates.new > num_new or num_items - num_new < size:
+        raise ScenarioError(
+            f"actions.candidates.new is {actions.candidates.new} and actions.num_candidates is {size}, but the world "
+            f"holds {num_new} new items and {num_items - num_new} others; change items.arrivals.share"
+        )
 
 
 def _alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,10 @@
-"""The reward: a weighted sum of terms, each computed from the response to one slate."""
+"""The reward: a weighted sum of terms; and the costs of terms that lie outside their bounds."""
 
 from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,60 +12,63 @@ import torch
 from torch import Tensor
 
 from recgym.compiled import session as kernels
-from recgym.errors import ScenarioError, nearest
 from recgym.scenario import Scenario
-from recgym.types import Appraisal, Response
+from recgym.simulation.population import Population
+from recgym.simulation.terms import LIKED, Shown, Terms
+from recgym.types import Appraisal
 from recgym.worlds.world import World
 
 Array = np.ndarray
-LIKED = 4  # the lowest rating that counts as liked
+_COMPILED = ("purchase", "revenue", "liked")  # in the order of the kernel's
 
-# A term [B], given the response to a slate, the prices [N] and the items [B, K] of the slate.
-_TERMS: dict[str, Callable[[Response, Tensor, Tensor], Tensor]] = {  # in the order of the kernel's
-    "purchase": lambda response, price, items: response.consumed.sum(dim=1, dtype=torch.float32),
-    "revenue": lambda response, price, items: (price[items] * response.quantity).sum(dim=1),
-    "liked": lambda response, price, items: (response.rating >= LIKED).sum(dim=1, dtype=torch.float32),
-}
+
+@dataclass(frozen=True)
+class Earned:
+    """What slates earned, [B] each."""
+
+    reward: Tensor  # float32
+    terms: dict[str, Tensor]  # float32, unweighted; those of the reward first
+    costs: dict[str, Tensor]  # float32, by constrained term: how far it lies outside its bounds
 
 
 class Objective:
-    """Computes reward and terms; the weights are the scenario's or, where it has none, the world's own reward."""
+    """Computes reward, terms and costs; the weights are the scenario's or, where it has none, the world's own."""
 
-    def __init__(self, world: World, scenario: Scenario, device: torch.device) -> None:
-        """Checks that the world gives the responses that the terms need.
-
-        Raises:
-            ScenarioError: a term needs a response that the world does not have.
-        """
+    def __init__(self, world: World, scenario: Scenario, population: Population, device: torch.device) -> None:
+        """Tabulates what the terms need; that the world has it, ``check_fit`` has found out."""
         given = scenario.objective.terms if scenario.objective is not None else {world.spec.reward: 1.0}
         self.weights: dict[str, float] = {str(name): float(weight) for name, weight in given.items()}
-        possible = ["purchase", *(["revenue"] if "quantity" in world.spec.responses else [])]
-        possible += ["liked"] if "rating" in world.spec.responses else []
-        for name in self.weights:
-            if name not in possible:
-                guess = nearest(name, possible)
-                raise ScenarioError(
-                    f"objective term {name!r} of scenario {scenario.name!r} does not apply to world {world.name!r}, "
-                    f"whose responses are {', '.join(world.spec.responses)}. Valid: {', '.join(possible)}."
-                    + (f" Did you mean {guess!r}?" if guess else "")
-                )
-        price = torch.zeros(world.num_items)
-        if "price" in world.items:
-            columns = world.items.reindex(columns=["price", "discount"]).fillna(0.0)
-            price = torch.tensor((columns["price"] * (1.0 - columns["discount"])).to_numpy("float32"))
-        self._price = price.to(device)  # [N] currency units, discount taken off
+        self._bounds = {str(one.term): (one.at_least, one.at_most) for one in scenario.constraints}
+        for one in scenario.constraints:  # bounds of one term may be given apart
+            low, high = self._bounds[one.term]
+            self._bounds[one.term] = (one.at_least if low is None else low, one.at_most if high is None else high)
+        self._terms = Terms(world, scenario, population, device)
+        self._names = tuple(dict.fromkeys((*self.weights, *self._bounds)))
+        behaviour = scenario.behaviour
+        self._set_aside = behaviour.delay.share
+        self.compiled = (
+            set(self._names) <= set(_COMPILED)
+            and not self._bounds
+            and self._set_aside == 0
+            and scenario.actions.promotions.slots == 0
+        )
 
-    def evaluate(self, items: Tensor, response: Response) -> tuple[Tensor, dict[str, Tensor]]:
-        """Reward float32 [B] and the unweighted terms, each float32 [B], of a slate's response."""
-        terms = {name: _TERMS[name](response, self._price, items) for name in self.weights}
-        reward = self._weigh(terms)
-        return reward.clone(), terms
+    @property
+    def price(self) -> Tensor:
+        """Of the items, discount taken off, [N] currency units."""
+        return self._terms.price
+
+    def evaluate(self, shown: Shown) -> Earned:
+        """Reward, terms and costs of slates."""
+        terms = {name: self._terms.by_name[name](shown) for name in self._names}
+        costs = {name: _excess(terms[name], *bounds) for name, bounds in self._bounds.items()}
+        return Earned(self._weigh(terms).clone(), terms, costs)
 
     def evaluate_arrays(self, items: Array, consumed: Array, quantity: Array, rating: Array) -> dict[str, Array]:
-        """``evaluate`` by a compiled kernel: the terms by name, and the reward as ``reward``."""
-        values = np.empty((len(_TERMS), len(items)), np.float32)
-        kernels.evaluate(self._price.numpy(), LIKED, items, consumed, quantity, rating, values)
-        by_name = dict(zip(_TERMS, values, strict=True))
+        """``evaluate`` by a compiled kernel, where ``compiled``: the terms by name, and the reward as ``reward``."""
+        values = np.empty((len(_COMPILED), len(items)), np.float32)
+        kernels.evaluate(self.price.numpy(), LIKED, items, consumed, quantity, rating, values)
+        by_name = dict(zip(_COMPILED, values, strict=True))
         terms = {name: by_name[name] for name in self.weights}
         return {**terms, "reward": np.array(self._weigh(terms))}
 
@@ -74,18 +77,51 @@ class Objective:
         weighted = (terms[name] if weight == 1.0 else terms[name] * weight for name, weight in self.weights.items())
         return functools.reduce(operator.add, weighted)
 
-    def expected(self, items: Tensor, probability: Tensor, appraisal: Appraisal) -> Tensor:
-        """Expected reward float32 [B, C] of examined items [B, C] with purchase ``probability`` [B, C]."""
+    def expected(self, items: Tensor, probability: Tensor, appraisal: Appraisal, again: Tensor) -> Tensor:
+        """Expected reward float32 [B, C] of examined items [B, C], each taken by itself.
+
+        Terms of a slate as a whole (diversity, unfairness) and of what follows it (return visits, purchases put aside)
+        are left out.
+
+        Args:
+            items: item rows.
+            probability: of their being wanted, [B, C].
+            appraisal: of the items.
+            again: bool [B, C], shown on this trip already.
+        """
         value = torch.zeros_like(probability)
         for name, weight in self.weights.items():
-            if name == "revenue":
-                each = self._price[items]
-                if appraisal.quantity_stop is not None:
-                    each = each / appraisal.quantity_stop
-            elif name == "liked":
-                assert appraisal.rating_cdf is not None  # noqa: S101 - guaranteed by the responses checked above
-                each = 1.0 - appraisal.rating_cdf[..., LIKED - 2]
-            else:
-                each = torch.ones_like(probability)
-            value = value + weight * each
-        return value * probability
+            value = value + weight * self._each(name, items, appraisal)
+        value = value * probability
+        size = len(self._terms.attention)
+        for name, share in (("novelty", self._terms.surprise), ("harm", self._terms.harmful)):
+            if weight := self.weights.get(name, 0.0):
+                value = value + (weight if name == "harm" else weight / size) * share[items]
+        if weight := self.weights.get("coverage", 0.0):
+            value = value + weight / size * (~again)
+        return value
+
+    def _each(self, name: str, items: Tensor, appraisal: Appraisal) -> Tensor:
+        """What an item that is wanted brings to a term."""
+        one = torch.ones_like(appraisal.logit)
+        if name == "purchase":
+            return one if self._set_aside == 0 else one * (1.0 - self._set_aside)
+        if name == "revenue":
+            each = self.price[items]
+            each = each if appraisal.quantity_stop is None else each / appraisal.quantity_stop
+            return each if self._set_aside == 0 else each * (1.0 - self._set_aside)
+        if name == "click":
+            return one
+        if name in ("liked", "rating"):
+            assert appraisal.rating_cdf is not None  # noqa: S101 - guaranteed by what terms need
+            above = 1.0 - appraisal.rating_cdf  # [B, C, 4]: more than 1 to 4
+            return above[..., LIKED - 2] if name == "liked" else 1.0 + above.sum(dim=-1)
+        return torch.zeros_like(one)
+
+
+def _excess(values: Tensor, low: float | None, high: float | None) -> Tensor:
+    """How far ``values`` lie outside their bounds: the cost of a constrained problem (Altman, 1999)."""
+    cost = torch.zeros_like(values)
+    if low is not None:
+        cost = cost + (low - values).clamp(min=0.0)
+    return cost if high is None else cost + (values - high).clamp(min=0.0)

@@ -148,14 +148,15 @@ class Observer:
 
     def bind(self, state: State, chunk: int | None = None) -> list[View]:
         """The kernels' arguments for ``chunk`` lanes of ``state`` each; None: all lanes together."""
-        lanes, record, visit = len(state.user), state.record, state.visit
+        lanes, visit, on_file = len(state.user), state.visit, state.on_file
+        record = on_file.record
         chunk = max(lanes, 1) if chunk is None else chunk
-        table = (record.items, record.counts, record.last_days, state.pool.num_items)
+        table = (record.items, record.counts, record.last_days, on_file.num_items)
         own = (state.candidates, *table, visit.day, visit.step)
-        trip = (visit.gap_days, record.mean_log_gap, record.mean_log_size, visit.day, state.start_day, visit.step)
+        trip = (on_file.gap_days, record.mean_log_gap, record.mean_log_size, visit.day, state.start_day, visit.step)
         pooled = (visit.bought, state.last_hits, state.shown_text, state.shown_count, state.consumed_text)
         of_candidates = [tensor.numpy() for tensor in (*own, state.memory.items)]
-        of_users = [tensor.numpy() for tensor in (state.user, record.num_trips, state.pool.num_items, *trip, *pooled)]
+        of_users = [tensor.numpy() for tensor in (state.user, record.num_trips, on_file.num_items, *trip, *pooled)]
         features, levels, rate = self._items.numpy(), self._count_levels.numpy(), np.float32(1.0 / OWN_RECENCY_DAYS)
         limits = (record.items.shape[1], np.float32(self._days), np.float32(self._max_slates))
         views = []
@@ -194,7 +195,7 @@ class Observer:
 
     @staticmethod
     def _history(state: State, views: object) -> Tensor:
-        return state.record.recent.to(torch.int64)
+        return state.on_file.record.recent.to(torch.int64)
 
     def _candidates(self, state: State, views: Sequence[View] | None) -> Tensor:
         lanes, size = state.candidates.shape
@@ -205,7 +206,7 @@ class Observer:
             spread(lambda view: kernels.candidates(*view.candidates, features[view.part]), views or self.bind(state))
             return out
         torch.index_select(self._items, 0, state.candidates.view(-1), out=out.view(lanes * size, width))
-        counts, last_days = lookup(state.record, state.candidates)
+        counts, last_days = lookup(state.on_file.record, state.candidates)
         owned = counts > 0
         days = (state.visit.day[:, None] - last_days).to(torch.float32)
         out[..., -3] = (counts.log1p() * _OWN_COUNT_SCALE).clamp_(max=1.0)
@@ -214,7 +215,8 @@ class Observer:
         return out
 
     def _user(self, state: State, views: Sequence[View] | None) -> Tensor:
-        visit, record = state.visit, state.record
+        visit, on_file = state.visit, state.on_file
+        record = on_file.record
         if compiled.runs_on(state.user):
             out = torch.empty(len(state.user), self.entries["user"].shape[0])
             features = out.numpy()
@@ -227,8 +229,8 @@ class Observer:
         scalars = torch.stack(
             (
                 log_share(record.num_trips, 1000.0),
-                log_share(state.pool.num_items, float(record.items.shape[1])),
-                log_share(visit.gap_days, 365.0),
+                log_share(on_file.num_items, float(record.items.shape[1])),
+                log_share(on_file.gap_days, 365.0),
                 record.mean_log_gap / math.log1p(365.0),
                 record.mean_log_size / math.log(100.0),
                 (visit.day - state.start_day) / self._days,

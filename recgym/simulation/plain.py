@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from recgym.random import Purpose
-from recgym.simulation.choice import Entries, remember
+from recgym.simulation.choice import Entries, remember, shown_before
 from recgym.simulation.draws import begin, step_key, trip_draw
+from recgym.simulation.mood import Deal
 from recgym.simulation.observation import TEXT_SIZE
-from recgym.simulation.record import merge, own_pool
+from recgym.simulation.record import away, enter, known_start
 from recgym.simulation.state import Memory, Outcome, State
+from recgym.simulation.terms import Shown
 from recgym.types import Slate, Visit
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ def start(core: Simulator, seeds: Tensor, episodes: Tensor, users: Tensor | None
     luck, drawn = begin(seeds, episodes, core.world.num_users)
     users = drawn if users is None else users
     record, pool = core.records.start(users)
+    known = None
+    if core.known_records is not None:
+        known, familiar = known_start(core.known_records, users)
+        pool = dataclasses.replace(familiar, num_items=pool.num_items)
     size = len(users)
 
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -65,6 +71,8 @@ def start(core: Simulator, seeds: Tensor, episodes: Tensor, users: Tensor | None
         last_hits=zeros(),
         candidates=zeros(core.num_candidates, dtype=torch.int32),
         hidden=core.user_model.init(users, record, visit).clone(),  # its fields are written one by one
+        known=known,
+        mood=core.moods.start(size),
     )
     state, _ = _return(core, state, torch.ones_like(state.satisfaction))
     state = dataclasses.replace(state, start_day=state.visit.day.clone())
@@ -77,10 +85,11 @@ def react(core: Simulator, state: State, slate: Tensor, active: Tensor | None) -
         active = torch.ones(len(slate), dtype=torch.bool, device=core.device)
     visit = state.visit
     met = core.examination.meet(state, slate)
+    lift, promoted = core.moods.offer(state, slate)
     shown = Slate(
         items=slate,
         examined=met.examined,
-        lift=torch.full(slate.shape, core.scenario.behaviour.lift, device=core.device),
+        lift=lift,
         own_counts=met.own_counts,
         own_days=met.own_days,
         active=active,
@@ -88,7 +97,9 @@ def react(core: Simulator, state: State, slate: Tensor, active: Tensor | None) -
     response, probability = core.user_model.respond(state.hidden, shown, visit, met.noise)
     examined, response = core.examination.stop(shown.examined, response)
     shown = shown if examined is shown.examined else dataclasses.replace(shown, examined=examined)
-    reward, terms = core.objective.evaluate(slate, response)
+    wanted, again = response.consumed, met.duplicate | shown_before(state.memory, slate.to(torch.int32))
+    response, aside = core.moods.put_off(state, slate, response)
+    deal = Deal(promoted, aside, core.moods.deliver(state))
     after = core.session.settle(state, slate, response.consumed, met.leave, core.observer.text)
     first = visit.step.to(torch.int64) % core.session.max_slates * core.slate_size
     slots = first[:, None] + torch.arange(core.slate_size, device=core.device)
@@ -104,6 +115,7 @@ def react(core: Simulator, state: State, slate: Tensor, active: Tensor | None) -
         consumed_text=after.consumed_text,
         last_hits=after.last_hits,
         hidden=core.user_model.transition(state.hidden, shown, response, after.visit),
+        mood=core.moods.settle(state, slate, examined, response, deal),
     )
     ended = after.left | after.limit
     over = moved.steps >= core.session.max_steps
@@ -120,15 +132,27 @@ def react(core: Simulator, state: State, slate: Tensor, active: Tensor | None) -
             back, gone = _next_trip(core, on_trip)
             terminated[rows], gap[rows] = gone, back.visit.gap_days
             truncated[rows] |= back.visit.day - back.start_day >= core.session.horizon
+    truncated = truncated & ~terminated
+    shown_slate = Shown(
+        items=slate,
+        response=response,
+        again=again,
+        returned=ended & ~terminated & ~truncated,
+        wanted=wanted if aside is None else response.consumed | aside,
+        paid=core.moods.paid(promoted, slate),
+        **core.moods.delivered(state, deal.due),
+    )
+    earned = core.objective.evaluate(shown_slate)
     outcome = Outcome(
         slate=slate,
         examined=examined,
         response=response,
         duplicate=met.duplicate,
-        reward=reward,
-        terms=terms,
+        reward=earned.reward,
+        terms=earned.terms,
+        costs=earned.costs,
         terminated=terminated,
-        truncated=truncated & ~terminated,
+        truncated=truncated,
         trip_ended=ended,
         gap_days=gap,
     )
@@ -160,6 +184,8 @@ def _return(core: Simulator, state: State, hazard: Tensor) -> tuple[State, Tenso
         state,
         visit=dataclasses.replace(visit, intended=intended),
         hidden=hidden,
+        known=away(state.known, gap),
+        mood=core.moods.away(state.mood, visit),
         memory=Memory.blank(len(gap), core.memory_size, core.device),
         shown_text=torch.zeros_like(state.shown_text),
         shown_count=zero.clone(),
@@ -172,9 +198,9 @@ def _return(core: Simulator, state: State, hazard: Tensor) -> tuple[State, Tenso
 def _next_trip(core: Simulator, state: State) -> tuple[State, Tensor]:
     """Lanes (copies) whose trip ended at the start of their next trip; and who never returns, bool [n]."""
     basket = state.memory.items.masked_fill(~state.memory.bought, -1)
-    record = merge(state.record, basket, state.visit.day, state.visit.gap_days)
-    pool = own_pool(record.items, record.counts, record.last_days)
-    state = dataclasses.replace(state, record=record, pool=pool)
+    basket = core.moods.basket(state.mood, basket, state.visit.trip)
+    record, known, pool = enter(state.record, state.known, basket, state.visit.day, state.visit.gap_days)
+    state = dataclasses.replace(state, record=record, known=known, pool=pool)
     return _return(core, state, core.session.hazard(state.satisfaction))
 
 
@@ -182,4 +208,6 @@ def _with_candidates(core: Simulator, state: State) -> State:
     if not core.draws_candidates:
         return state
     key = step_key(state.luck, state.visit, Purpose.CANDIDATES)
-    return dataclasses.replace(state, candidates=core.candidates.draw(key, state.pool))
+    return dataclasses.replace(
+        state, candidates=core.candidates.draw(key, state.pool, state.visit.day - state.start_day)
+    )

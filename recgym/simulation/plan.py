@@ -6,6 +6,7 @@ thousands of times a second, and threads that step chunks of many users hardly m
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,9 +19,12 @@ from recgym.compiled import choice as kernels
 from recgym.compiled import session as session_kernels
 from recgym.compiled import trips
 from recgym.random import Purpose
+from recgym.simulation.choice import shown_before
 from recgym.simulation.draws import PURPOSES, trip_draw
-from recgym.simulation.record import PAD, merge, own_pool
-from recgym.simulation.state import Outcome, State
+from recgym.simulation.mood import Deal
+from recgym.simulation.record import PAD, away, enter, known_start
+from recgym.simulation.state import Mood, Outcome, State
+from recgym.simulation.terms import Shown
 from recgym.threads import spread
 from recgym.types import Noise, Response, Slate, TensorRecord, Visit
 from recgym.user_models.protocol import BindingUserModel, BoundUsers, Exchange
@@ -49,7 +53,7 @@ class Chunk:
         lanes, slots = told["slate"].shape
         reals = np.zeros((9, lanes, slots), np.float32)
         want, quantity, rating, examine, refused, floor, own_counts, own_days, lift = reals
-        lift[:] = simulator.scenario.behaviour.lift
+        lift[:] = simulator.scenario.behaviour.lift  # for good, unless moods change it slate by slate
         by_step = np.zeros((2, lanes), np.float32)
         refusals, bought = np.zeros((lanes, slots), np.int16), np.zeros((lanes, slots), np.bool_)
         probability = np.zeros((lanes, slots), np.float32)
@@ -93,7 +97,7 @@ class Chunk:
         self._prepare = (
             *_arrays(state.luck, visit.trip, visit.step),
             np.uint64(Purpose.CANDIDATES),
-            *simulator.candidates.arguments(state.pool),
+            *simulator.candidates.arguments(state.pool, visit.day, state.start_day),
             state.candidates.numpy(),
         )
         self._users: BoundUsers | None = None
@@ -101,6 +105,8 @@ class Chunk:
             model = cast(BindingUserModel, simulator.user_model)
             self._users = model.bind(state.hidden, state.user, record, visit, self.exchange)
         self._memory = _trip_memory(state)
+        self._again = None if simulator.objective.compiled else told["again"]
+        self._mood: Mood | None = None  # after the slate
         self._hidden: TensorRecord | None = None
         self._active = np.arange(lanes)
 
@@ -108,13 +114,42 @@ class Chunk:
         """What users answer, computed without changing the state."""
         self._active = np.flatnonzero(self.told["active"])
         kernels.meet(*self._meet)
+        state, slate, moods = self.state, torch.from_numpy(self.told["slate"]), self.simulator.moods
+        if self._again is not None:
+            shown = shown_before(state.memory, slate.to(torch.int32)).numpy()
+            np.logical_or(shown, self.told["duplicate"], out=self._again)
+        promoted = None
+        if moods.active:
+            lift, promoted = moods.offer(state, slate)
+            self.exchange.lift[:] = lift.numpy()
         if self._users is not None:
             self._users.answer()
-            if self._cascade:
-                kernels.stop(*self._stop)
-            return
-        with torch.no_grad():
-            self._respond()
+        else:
+            with torch.no_grad():
+                self._respond()
+        if self._cascade:
+            kernels.stop(*self._stop)
+        if moods.active:
+            self._settle(slate, promoted)
+        if self._users is None:
+            with torch.no_grad():
+                self._transition()
+
+    def _settle(self, slate: Tensor, promoted: Tensor | None) -> None:
+        """What the slate does to wants, and what is put aside or was: computed without changing the state."""
+        told, moods, state = self.told, self.simulator.moods, self.state
+        answer = Response(*(torch.from_numpy(told[name]) for name in ("consumed", "quantity", "rating")))
+        told["wanted"][:] = told["consumed"]
+        left, aside = moods.put_off(state, slate, answer)
+        if aside is not None:
+            told["wanted"][:] = (left.consumed | aside).numpy()
+            for name in ("consumed", "quantity", "rating"):
+                told[name][:] = getattr(left, name).numpy()
+        deal = Deal(promoted, aside, moods.deliver(state))
+        told["paid"][:] = moods.paid(promoted, slate).numpy()
+        for name, values in moods.delivered(state, deal.due).items():
+            told[name][:] = values.numpy()
+        self._mood = moods.settle(state, slate, torch.from_numpy(told["examined"]), left, deal)
 
     def _respond(self) -> None:
         """What users answer that are not bound."""
@@ -131,8 +166,12 @@ class Chunk:
             (told.rating, response.rating),
         ):
             array[:] = values.numpy()
-        if self._cascade:
-            kernels.stop(*self._stop)
+
+    def _transition(self) -> None:
+        """What users become that are not bound."""
+        told, state = self.exchange, self.state
+        met = (told.items, told.examined, told.lift, told.own_counts, told.own_days, self.told["active"])
+        slate = Slate(*(torch.from_numpy(a) for a in met))
         answer = Response(*(torch.from_numpy(a) for a in (told.consumed, told.quantity, told.rating)))
         visit = state.visit
         after = Visit(
@@ -143,11 +182,13 @@ class Chunk:
             bought=visit.bought + answer.consumed.sum(dim=1, dtype=torch.int32),
             intended=visit.intended,
         )
-        self._hidden = model.transition(state.hidden, slate, answer, after)
+        self._hidden = self.simulator.user_model.transition(state.hidden, slate, answer, after)
 
     def conclude(self) -> None:
         """Moves on, in place."""
         session_kernels.conclude(*self._conclude)
+        if self._mood is not None and self.state.mood is not None:
+            self.state.mood.assign(self._mood)
         if self._users is not None:
             self._users.move(self._active)
         elif self._hidden is not None:
@@ -165,6 +206,7 @@ class Chunk:
         given = (self.simulator.records.shelf, _BEGIN, reference, PAD, self.simulator.slate_size)
         trips.begin(*given, self._memory, lanes, seeds, episodes, users, luck)
         self._bound.init(lanes)
+        self._forget(lanes)
         self._travel(lanes, luck, np.ones(len(lanes), np.float32))
         self._memory.start_day[lanes] = self._memory.day[lanes]
         if self.simulator.draws_candidates:
@@ -180,12 +222,30 @@ class Chunk:
         rows = torch.from_numpy(lanes)
         visit, memory = state.visit.select(rows), state.memory.select(rows)
         basket = memory.items.masked_fill(~memory.bought, -1)
-        record = merge(state.record.select(rows), basket, visit.day, visit.gap_days)
+        mood = None if state.mood is None else state.mood.select(rows)
+        basket = self.simulator.moods.basket(mood, basket, visit.trip)
+        known = None if state.known is None else state.known.select(rows)
+        record, known, pool = enter(state.record.select(rows), known, basket, visit.day, visit.gap_days)
         state.record.write(rows, record)
-        state.pool.write(rows, own_pool(record.items, record.counts, record.last_days))
+        state.pool.write(rows, pool)
+        if state.known is not None and known is not None:
+            state.known.write(rows, known)
         luck = trip_draw(state.luck[rows], visit, Purpose.GAP)
         hazard = self.simulator.session.hazard(state.satisfaction[rows])
         told["gap_days"][lanes], told["gone"][lanes] = self._travel(lanes, luck.numpy(), hazard.numpy())
+
+    def _forget(self, lanes: np.ndarray) -> None:
+        """As episodes of ``lanes`` begin: no mood yet, and what the platform has on file where it knows less."""
+        state, records = self.state, self.simulator.known_records
+        mood = self.simulator.moods.start(len(lanes))
+        if state.mood is not None and mood is not None:
+            state.mood.write(torch.from_numpy(lanes), mood)
+        if state.known is None or records is None:
+            return
+        rows = torch.from_numpy(lanes)
+        known, familiar = known_start(records, state.user[rows])
+        state.known.write(rows, known)
+        state.pool.write(rows, dataclasses.replace(familiar, num_items=state.pool.num_items[rows]))
 
     @property
     def _bound(self) -> BoundUsers:
@@ -199,6 +259,15 @@ class Chunk:
         intention = np.empty(len(lanes), np.float32)
         trips.come_back(_INTENDED_SIZE, self.simulator.slate_size, self._memory, lanes, gap, intention)
         self._bound.arrive(lanes, intention)
+        rows, state = torch.from_numpy(lanes), self.state
+        if state.known is not None:
+            known = away(state.known.select(rows), torch.from_numpy(gap))
+            assert known is not None  # noqa: S101 - what is known stays known
+            state.known.write(rows, known)
+        if state.mood is not None:
+            mood = self.simulator.moods.away(state.mood.select(rows), state.visit.select(rows))
+            assert mood is not None  # noqa: S101 - likewise
+            state.mood.write(rows, mood)
         return gap, gone
 
 
@@ -215,6 +284,10 @@ class Plan:
         self.told |= {name: np.zeros((lanes, slots), np.int32) for name in ("quantity", "rating")}
         self.told["gap_days"] = np.zeros(lanes, np.int32)
         self.told["slate"] = np.zeros((lanes, slots), np.int64)
+        if not simulator.objective.compiled or simulator.moods.active:
+            self.told |= {name: np.zeros((lanes, slots), np.bool_) for name in ("again", "wanted")}
+            self.told |= {name: np.zeros(lanes, np.float32) for name in ("delivered", "delivered_value")}
+            self.told["paid"] = np.ones((lanes, slots), np.float32)
         self.views = simulator.observer.bind(state, chunk)
         self.chunks = []
         for start in range(0, lanes, chunk):
@@ -258,10 +331,27 @@ class Plan:
             over |= (left | limit) & (state.visit.day.numpy() - state.start_day.numpy() >= session.horizon)
             gone = self.told["gone"]
         arrays |= {"terminated": gone.copy(), "truncated": over & ~gone, "trip_ended": left | limit}
-        answer = (arrays[name] for name in ("slate", "consumed", "quantity", "rating"))
-        terms = self.simulator.objective.evaluate_arrays(*answer)
-        arrays["reward"] = terms.pop("reward")
-        return Outcome.of_arrays(arrays, terms)
+        objective = self.simulator.objective
+        if objective.compiled:
+            answer = (arrays[name] for name in ("slate", "consumed", "quantity", "rating"))
+            terms = objective.evaluate_arrays(*answer)
+            arrays["reward"] = terms.pop("reward")
+            return Outcome.of_arrays(arrays, terms)
+        told = {name: torch.from_numpy(array) for name, array in (self.told | arrays).items()}
+        moved = self.simulator.moods.active
+        shown = Shown(
+            items=told["slate"],
+            response=Response(told["consumed"], told["quantity"], told["rating"]),
+            again=told["again"],
+            returned=told["trip_ended"] & ~told["terminated"] & ~told["truncated"],
+            wanted=told["wanted" if moved else "consumed"],
+            paid=told["paid"],
+            delivered=told["delivered"],
+            delivered_value=told["delivered_value"],
+        )
+        earned = objective.evaluate(shown)
+        arrays["reward"] = earned.reward.numpy()
+        return Outcome.of_arrays(arrays, {name: term.numpy() for name, term in earned.terms.items()}, earned.costs)
 
 
 class Plans:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +13,7 @@ from recgym import compiled
 from recgym.compiled import choice as kernels
 from recgym.compiled import trips
 from recgym.simulation.kernels import sort_rows
-from recgym.simulation.state import Pool
+from recgym.simulation.state import Known, Pool
 from recgym.types import Record, Visit
 from recgym.worlds.world import World
 
@@ -108,6 +109,19 @@ class Records:
             recent=self._recent[users],
         )
         return record, self._pool.select(users)
+
+
+def known_start(records: Records, users: Tensor) -> tuple[Known, Pool]:
+    """What the platform knows of ``users`` (int64 [B]) at the end of the log, and its pool."""
+    record, pool = records.start(users)
+    return Known(record, pool.num_items, torch.zeros_like(pool.num_items)), pool
+
+
+def away(known: Known | None, gap_days: Tensor) -> Known | None:
+    """What the platform knows when users come back after ``gap_days`` (int32 [B])."""
+    if known is None:
+        return None
+    return replace(known, gap_days=torch.where(known.record.num_trips > 0, gap_days, 0))
 
 
 def _newest(offsets: np.ndarray, days: np.ndarray) -> Tensor:
@@ -243,3 +257,16 @@ def merge(record: Record, bought: Tensor, days: Tensor, gap_days: Tensor) -> Rec
         mean_log_gap=mean(record.mean_log_gap, gap_days.to(torch.float32).log1p()),
         recent=recent_items(merged_items, merged_days),
     )
+
+
+def enter(
+    record: Record, known: Known | None, bought: Tensor, days: Tensor, gap_days: Tensor
+) -> tuple[Record, Known | None, Pool]:
+    """The record after a trip, what the platform knows of it, and the pool it draws from; see ``merge``."""
+    record = merge(record, bought, days, gap_days)
+    if known is None:
+        return record, None, own_pool(record.items, record.counts, record.last_days)
+    mine = merge(known.record, bought, days, known.gap_days)
+    pool = own_pool(mine.items, mine.counts, mine.last_days)
+    everything = (record.items != PAD).sum(dim=1, dtype=torch.int32)
+    return record, Known(mine, pool.num_items, known.gap_days), replace(pool, num_items=everything)

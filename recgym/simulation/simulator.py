@@ -18,11 +18,14 @@ from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario
 from recgym.simulation import plain
 from recgym.simulation.candidates import CandidateGenerator
-from recgym.simulation.choice import Examination, recall
+from recgym.simulation.choice import Examination, recall, shown_before
+from recgym.simulation.fit import check_fit
 from recgym.simulation.kernels import sigmoid
+from recgym.simulation.mood import Moods
 from recgym.simulation.objective import Objective
 from recgym.simulation.observation import Observer
 from recgym.simulation.plan import Plans
+from recgym.simulation.population import platform_world
 from recgym.simulation.record import PAD, Records, own_history
 from recgym.simulation.session import Session
 from recgym.simulation.state import Memory, Outcome, State, used_entries
@@ -63,7 +66,7 @@ class Simulator:
             ScenarioError: the scenario does not fit the world.
             RecGymError: the device cannot be used here.
         """
-        scenario.check_world(world.name)
+        self.population = check_fit(world, scenario)
         self.world, self.scenario, self.device = world, scenario, usable(device)
         actions = scenario.actions
         self.draws_candidates = draws_candidates
@@ -73,11 +76,14 @@ class Simulator:
         self.user_model: UserModel = user_model
         self._can_bind = can_bind(user_model)
         self.is_ensemble = hasattr(user_model, "disagreement")
+        self.platform = platform_world(world, scenario, self.population)  # what agents may know of the world
         self.records = Records(world, self.device)
-        popularity = world.items["popularity"].to_numpy("float64")
-        self.candidates = CandidateGenerator(popularity, actions, self.device)
-        self.objective = Objective(world, scenario, self.device)
-        self.observer = Observer(world, scenario, self.device)
+        self.known_records = None if self.platform is world else Records(self.platform, self.device)
+        popularity, arrivals = self.platform.items["popularity"].to_numpy("float64"), scenario.items.arrivals
+        self.candidates = CandidateGenerator(popularity, actions, self.device, self.population.new, arrivals.day)
+        self.objective = Objective(self.platform, scenario, self.population, self.device)
+        self.moods = Moods(world, scenario, self.objective.price, self.device)
+        self.observer = Observer(self.platform, scenario, self.device)
         self.session = Session(scenario, world.spec.behaviour.get("satisfaction_reference", 0.5))
         limit = scenario.episode.max_slates
         self.examination = Examination(scenario.behaviour, self.slate_size, limit, self.device)
@@ -154,9 +160,11 @@ class Simulator:
         state = self._prototype.map(lambda tensor: tensor.new_empty((size, *tensor.shape[1:])))
         state.visit.step.zero_()
         state.candidates.zero_()
-        state.record.items.fill_(PAD)
-        for tensor in (state.record.counts, state.record.last_days, state.pool.num_items):
-            tensor.zero_()
+        for record in (state.record, *([] if state.known is None else [state.known.record])):
+            record.items.fill_(PAD)
+            record.counts.zero_()
+            record.last_days.zero_()
+        state.pool.num_items.zero_()
         return dataclasses.replace(state, memory=Memory.blank(size, self.memory_size, self.device))
 
     def _chunk(self, lanes: int) -> int:
@@ -233,7 +241,8 @@ class Simulator:
         """
         items = items.contiguous()
         probability, appraisal = self.chance(state, items)
-        return self.objective.expected(items, probability, appraisal)
+        again = shown_before(state.memory, items.to(torch.int32))
+        return self.objective.expected(items, probability, appraisal, again)
 
     @torch.no_grad()
     def chance(self, state: State, items: Tensor) -> tuple[Tensor, Appraisal]:
@@ -241,7 +250,7 @@ class Simulator:
         seen = recall(state.memory, used_entries(state, self.slate_size), items)
         own_counts, own_days = own_history(state.record, state.visit.day, items)
         appraisal = self.user_model.appraise(state.hidden, items, own_counts, own_days, state.visit)
-        probability = sigmoid(appraisal.logit + self.scenario.behaviour.lift)
+        probability = sigmoid(appraisal.logit + self.moods.lift(state, items))
         posterior = ((probability - seen.refused) / (1.0 - seen.refused).clamp(min=1e-12)).clamp(min=0.0)
         return posterior.masked_fill(seen.bought, 0.0), appraisal
 

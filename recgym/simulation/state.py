@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,26 @@ class Pool(TensorRecord):
 
 
 @dataclass(frozen=True)
+class Known(TensorRecord):
+    """What the platform has on file, where that is less than what users did."""
+
+    record: Record
+    num_items: Tensor  # [B] int32, distinct items in it
+    gap_days: Tensor  # [B] int32, days since the last trip it knows of; 0 where it knows none
+
+
+@dataclass(frozen=True)
+class Mood(TensorRecord):
+    """What recommendations did to wants; fields are None where the scenario leaves a part out."""
+
+    exposures: Tensor | None  # [B, T] float32, items looked at by topic, fading while away
+    lately: Tensor | None  # [B, T] float32, shares of the topics in what was looked at lately
+    waiting: Tensor | None  # [B, CAPACITY] int32 item rows put aside, -1 pads
+    due: Tensor | None  # [B, CAPACITY] int32, trips on which they are bought
+    spent: Tensor | None  # [B] float32 currency units of the promotion budget
+
+
+@dataclass(frozen=True)
 class State(TensorRecord):
     """B lanes. ``hidden`` is the user model's own record; nothing in it is ever observable."""
 
@@ -68,6 +88,13 @@ class State(TensorRecord):
     last_hits: Tensor  # [B] float32, share of the last slate of this trip that was consumed
     candidates: Tensor  # [B, M] int32 item rows, drawn for the step to come
     hidden: Any  # a TensorRecord
+    known: Known | None = None  # None: the platform knows the whole ``record``
+    mood: Mood | None = None  # None: recommendations change nothing about wants
+
+    @property
+    def on_file(self) -> Known:
+        """What the platform knows of users, and agents may see."""
+        return self.known or Known(self.record, self.pool.num_items, self.visit.gap_days)
 
 
 @dataclass(frozen=True)
@@ -84,13 +111,21 @@ class Outcome:
     truncated: Tensor  # [B] bool, a limit of slates or days was reached
     trip_ended: Tensor  # [B] bool
     gap_days: Tensor  # [B] int32, days to the next trip where one ended in a horizon episode, else 0
+    costs: dict[str, Tensor] = field(default_factory=dict)  # each [B] float32, by constrained term
 
     @classmethod
-    def of_arrays(cls, arrays: dict[str, np.ndarray], terms: dict[str, np.ndarray]) -> Outcome:
-        """The outcome that lives in ``arrays``, by the names of ``array``, and ``terms``."""
+    def of_arrays(
+        cls, arrays: dict[str, np.ndarray], terms: dict[str, np.ndarray], costs: dict[str, Tensor] | None = None
+    ) -> Outcome:
+        """The outcome that lives in ``arrays``, by the names of ``array``, ``terms`` and ``costs``."""
         given = {name: torch.from_numpy(array) for name, array in arrays.items()}
         response = Response(*(given.pop(name) for name in ("consumed", "quantity", "rating")))
-        outcome = cls(response=response, terms={name: torch.from_numpy(t) for name, t in terms.items()}, **given)
+        outcome = cls(
+            response=response,
+            terms={name: torch.from_numpy(t) for name, t in terms.items()},
+            costs=costs or {},
+            **given,
+        )
         outcome.__dict__["_arrays"] = arrays
         return outcome
 

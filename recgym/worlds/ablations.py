@@ -21,10 +21,9 @@ from recgym.paths import recgym_home
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.metrics import ranking_metrics
 from recgym.user_models.preference.model import TrainingData
-from recgym.user_models.preference.text import encode_texts
 from recgym.user_models.preference.training import Trainer
 from recgym.worlds import pointwise
-from recgym.worlds.build import training_data
+from recgym.worlds.build import item_texts, training_data
 from recgym.worlds.prepare import prepare
 from recgym.worlds.recipes import Recipe
 from recgym.worlds.validate import require_log
@@ -32,23 +31,26 @@ from recgym.worlds.views import HeldOut
 from recgym.worlds.world import World
 
 Progress = Callable[[str, float], None]
-Changes = dict[str, Any]  # of a model's configuration, nested as it is
+Changes = dict[str, Any]  # of a recipe, nested as it is
 
 FULL = "full model"
-# What is trained: the parts left out, and what might be added. A new choice of the model is a line here.
+# What is trained: the parts left out, and what might be added. A new choice of the recipe is a line here.
 VARIANTS: dict[str, Changes] = {
     FULL: {},
-    "without text": {"without": ["text"]},
-    "without graph": {"without": ["graph"]},
-    "without sequence": {"without": ["sequence"]},
-    "without repeat head": {"without": ["repeat"]},
-    "without pre-training": {"training": {"pretrain_epochs": 0}},
-    "with masked items in pre-training": {"training": {"masked_item": 0.5}},
-    "with contrastive pre-training": {"training": {"contrastive": 0.1}},
-    "with co-purchase edges": {"graph": {"relations": ["co_purchase"]}},
+    "without text": {"model": {"without": ["text"]}},
+    "without graph": {"model": {"without": ["graph"]}},
+    "without sequence": {"model": {"without": ["sequence"]}},
+    "without repeat head": {"model": {"without": ["repeat"]}},
+    "without pre-training": {"model": {"training": {"pretrain_epochs": 0}}},
+    "with text frozen": {"tuning": {"method": "frozen"}},
+    "with text tuned by LoRA": {"tuning": {"method": "lora"}},
+    "with masked items in pre-training": {"model": {"training": {"masked_item": 0.5}}},
+    "with contrastive pre-training": {"model": {"training": {"contrastive": 0.1}}},
+    "with co-purchase edges": {"model": {"graph": {"relations": ["co_purchase"]}}},
 }
 # Each measure, and whether more of it is better.
 MEASURES = {"ndcg@10": True, "log_loss": False, "auc": True}
+_TRAINING = ("pretrain_epochs", "finetune_epochs", "batch_segments")  # of a budget
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}  # 97.5% quantiles
 
 
@@ -89,18 +91,18 @@ def ablate(
     """
     report, budget = progress or (lambda what, share: None), budget or Budget()
     require_log(world, log)
-    chosen = [FULL, *(name for name in names if name != FULL)]
-    for name in chosen:
+    names = list(names)
+    for name in names:
         if name not in VARIANTS:
             raise unknown_name("ablation", name, VARIANTS)
+    recipe = Recipe.model_validate(world.spec.config)
+    chosen = [FULL, *(name for name in names if name != FULL and changed(recipe, VARIANTS[name]) != recipe)]
     if not 2 <= budget.seeds <= len(STUDENT) + 1:
         raise WorldError(f"an interval needs 2 to {len(STUDENT) + 1} seeds, got {budget.seeds}")
-    recipe = Recipe.model_validate(world.spec.config)
     prepared = prepare(log, recipe)
     if not 2 <= budget.users <= prepared.trips.num_users:
         raise WorldError(f"the log has {prepared.trips.num_users} users to draw from, not {budget.users}")
-    text = encode_texts(prepared.items["text"].tolist(), recipe.encoder)
-    reduced = recipe.model_copy(update={"model": _model(recipe.model, {}, budget)})
+    reduced = changed(recipe, _reduction(budget))
     key = f"{reduced.model_dump_json()}{log.hash}{budget.users}"
     directory = recgym_home() / "builds" / f"{recipe.name}-ablations-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
@@ -112,7 +114,9 @@ def ablate(
         report(f"{variant}, seed {seed}", number / total)
         file = directory / f"{_key(changes)}-{seed}.json"
         if not file.is_file():
-            varied = recipe.model_copy(update={"model": _model(recipe.model, changes, budget)})
+            varied = changed(reduced, changes)
+            tuned = directory / f"text-{_key(varied.tuning.model_dump(mode='json'))}"  # one for all seeds
+            text, _ = item_texts(prepared, varied, tuned, report)
             data = sample(training_data(prepared, varied, text), budget.users)
             _write(file, run(data, varied.model, seed, file.with_suffix("")))
         runs[variant].append(json.loads(file.read_text(encoding="utf-8")))
@@ -193,11 +197,15 @@ def _interval(values: np.ndarray) -> list[float]:
     return [round(mean, 5), round(mean - half, 5), round(mean + half, 5)]
 
 
-def _model(model: ModelConfig, changes: Changes, budget: Budget) -> ModelConfig:
-    """The model at the reduced budget, with the changes of a variant."""
+def changed(recipe: Recipe, changes: Changes) -> Recipe:
+    """The recipe with some of its settings changed."""
+    return Recipe.model_validate(_merged(recipe.model_dump(mode="json"), changes))
+
+
+def _reduction(budget: Budget) -> Changes:
+    """What the reduced budget changes of a recipe."""
     training = budget._asdict()
-    reduced = {"training": {name: training[name] for name in ("pretrain_epochs", "finetune_epochs", "batch_segments")}}
-    return ModelConfig.model_validate(_merged(_merged(model.model_dump(mode="json"), reduced), changes))
+    return {"model": {"training": {name: training[name] for name in _TRAINING}}}
 
 
 def _merged(old: Changes, new: Changes) -> Changes:

@@ -211,5 +211,6 @@ def satisfaction_reference(world: World) -> float:
     simulator = Simulator(world, default_scenario(world.num_items))
     users = np.arange(world.num_users)
     seeds = derive_seeds(0, torch.from_numpy(users)).numpy()
-    rows = play(make_agent(REFERENCE_POLICY, world), simulator, users, seeds, catalogue=Catalogue.of(world)).episodes
+    agent, catalogue = make_agent(REFERENCE_POLICY, world), Catalogue.of(simulator)
+    rows = play(agent, simulator, users, seeds, catalogue=catalogue).episodes
     return round(float(rows["num_hits"].sum() / rows["num_steps"].sum()), 4)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from recgym.agents import make_agent
 from recgym.cli import app
-from recgym.commands.train import parse_settings
+from recgym.commands.settings import parse_settings
 from recgym.errors import AgentError
 from recgym.registration import ENVS
 from recgym.registry import EnvSpec

@@ -17,6 +17,27 @@ from recgym.scenario import load_scenario
 from recgym.simulation.simulator import Simulator
 from recgym.testing.worlds import tiny_world
 
+CHANGED = {
+    "episode.kind": "horizon",
+    "users.history": {"0": 0.3, "1-5": 0.3, "6-20": 0.2, "all": 0.2},
+    "items": {
+        "arrivals": {"share": 0.2, "day": 5},
+        "provider": "brand",
+        "harmful": {"attribute": "category", "values": ["Category 1"]},
+    },
+    "actions.candidates": {"own": 30, "popular": 40, "uniform": 20, "new": 10},
+    "behaviour.topics": "subcategory",
+    "behaviour.boredom.strength": 0.7,
+    "behaviour.drift.strength": 1.0,
+    "behaviour.shift": {"strength": 1.0, "day": 5},
+    "behaviour.delay": {"share": 0.3, "trips": 1.5},
+    "objective.terms": {
+        **{name: 1.0 for name in ("purchase", "click", "return_visit", "diversity", "novelty", "coverage")},
+        **{name: -1.0 for name in ("unfairness", "harm")},
+    },
+    "constraints": [{"term": "diversity", "at_least": 0.9}],
+}
+
 
 @arithmetic.kernel
 def _draws(keys, counters, folded, uniforms, whole):
@@ -75,10 +96,11 @@ def test_products_do_not_depend_on_the_rows_beside(width: int, out: int) -> None
 @pytest.mark.parametrize("users", ["preference", "boredom"])
 @pytest.mark.parametrize("kind", ["purchase", "rating"])
 @pytest.mark.parametrize("model", ["position", "cascade"])
-@pytest.mark.parametrize("episode", ["session", "horizon"])
+@pytest.mark.parametrize("episode", ["session", "horizon", "changed"])
 def test_a_step_is_the_same_with_torch_alone(kind: str, model: str, episode: str, users: str, tmp_path: Path) -> None:
     world = tiny_world(tmp_path / kind, kind=kind)  # type: ignore[arg-type]
-    scenario = load_scenario("default", {"behaviour.examination.model": model, "episode.kind": episode})
+    overrides = CHANGED if episode == "changed" else {"episode.kind": episode}
+    scenario = load_scenario("default", {"behaviour.examination.model": model, **overrides})
     simulator, plain = (Simulator(world, scenario, user_model=USER_MODELS.load(users)(world)) for _ in range(2))
     seeds = torch.arange(48)
     state = simulator.reset(seeds, seeds * 0)

@@ -51,7 +51,7 @@ def test_sessions_are_one_visit_each(run: dict[str, pd.DataFrame]) -> None:
 
 def test_sums_over_slates_are_those_of_the_metrics(run: dict[str, pd.DataFrame], world: World) -> None:
     """The traced slates, through the pure functions, give the sums of their users' rows."""
-    catalogue = Catalogue.of(world)
+    catalogue = Catalogue.seen_by(world, load_scenario("default"))
     onehot = np.eye(catalogue.num_categories)[catalogue.categories]
     traced = run["steps"].query("scenario == 'default'")
     rows = run["rows"].query("scenario == 'default' and seed == 0").set_index(["agent", "user"])
@@ -104,8 +104,8 @@ def test_early_rewards_grow_into_the_whole(run: dict[str, pd.DataFrame]) -> None
 
 
 def test_users_carry_the_labels_of_their_groups(run: dict[str, pd.DataFrame], world: World) -> None:
-    users = run["users"]
-    assert users.columns.tolist() == ["user", "history_trips", "age", "gender"]
+    users = run["users"].query("scenario == 'default'")
+    assert users.columns.tolist() == ["user", "age", "gender", "scenario"]
     assert len(users) == 20
     known = world.users["age"].iloc[users["user"]].reset_index(drop=True)
     assert (users.loc[known.isna(), "age"] == "unknown").all()

@@ -16,9 +16,37 @@ from recgym.worlds.world import World
 
 Simulate = Callable[..., Simulator]
 KEYS = ("user", "candidates", "candidate_items", "user_id", "history")
+UNKNOWN_USERS: dict[str, Any] = {
+    "episode.kind": "horizon",
+    "users.history": {"0": 0.3, "1-5": 0.3, "6-20": 0.2, "all": 0.2},
+    "items.arrivals": {"share": 0.2, "day": 5},
+    "actions.candidates": {"own": 30, "popular": 40, "uniform": 20, "new": 10},
+}
+MOODS: dict[str, Any] = {
+    "episode.kind": "horizon",
+    "behaviour": {
+        "topics": "subcategory",
+        "boredom": {"strength": 0.7},
+        "drift": {"strength": 1.0},
+        "shift": {"strength": 1.0, "day": 5},
+    },
+}
+AIMS: dict[str, Any] = {
+    "episode.kind": "horizon",
+    "items": {"provider": "brand", "harmful": {"attribute": "category", "values": ["Category 1"]}},
+    "behaviour.delay": {"share": 0.4},
+    "objective.terms": {
+        **{name: 1.0 for name in ("purchase", "click", "return_visit", "diversity", "novelty", "coverage")},
+        **{name: -1.0 for name in ("unfairness", "harm")},
+    },
+    "constraints": [{"term": "diversity", "at_least": 0.9}],
+}
 OVERRIDES: list[dict[str, Any]] = [
     {"episode.kind": "horizon"},
     {"behaviour.examination.model": "cascade"},
+    UNKNOWN_USERS,
+    MOODS,
+    AIMS,
 ]
 
 
@@ -48,7 +76,7 @@ def subsets() -> list[Tensor]:
     return [*alone, *ranges, torch.randperm(33, generator=generator)]
 
 
-@pytest.mark.parametrize("overrides", OVERRIDES, ids=["horizon", "cascade"])
+@pytest.mark.parametrize("overrides", OVERRIDES, ids=["horizon", "cascade", "unknown users", "moods", "aims"])
 @pytest.mark.parametrize("kind", ["purchase", "rating"])
 def test_lanes_are_the_same_in_any_batch(
     kind: str, overrides: dict[str, Any], world: World, films: World, device: torch.device

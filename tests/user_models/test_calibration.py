@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from recgym.user_models.preference.calibration import calibrate, calibrate_answers, calibrate_bins
+from recgym.user_models.preference.calibration import OrdinalCalibration, calibrate, calibrate_answers, calibrate_bins
 from recgym.user_models.preference.config import NetworkConfig
+from recgym.user_models.preference.metrics import rating_calibration
 from recgym.user_models.preference.network import TREND_DAYS, PreferenceNetwork
 from recgym.user_models.preference.scoring import Components, Moments, OwnHistory, PairOutput, score_catalogue
 from recgym.user_models.preference.trips import Trips
@@ -124,3 +125,18 @@ def test_no_answers_change_nothing():
     nothing = torch.zeros(0)
     calibrate_answers(net, PairOutput(nothing, nothing, nothing), nothing, ratings=False)
     assert torch.equal(net.quantity_bias, before)
+
+
+def test_chances_of_ratings_are_told_from_held_out_ones_how_sure_to_be():
+    drawn = torch.Generator().manual_seed(0)
+    place = torch.randn(20_000, 1, generator=drawn, dtype=torch.float64)
+    cdf = torch.sigmoid(torch.tensor([-3.0, -1.0, 1.0, 2.0]) - 2 * place)
+    true = torch.sigmoid(0.6 * torch.logit(cdf) + 0.3)
+    real = 1.0 + (torch.rand(20_000, 1, generator=drawn, dtype=torch.float64) > true).sum(1)
+    found = OrdinalCalibration.fit(cdf.float(), real)
+    assert found == pytest.approx((0.6, 0.3), abs=0.03)
+    told = found(cdf)
+    assert rating_calibration(told, real).error < 0.3 * rating_calibration(cdf, real).error
+    assert (told.diff(dim=1) >= 0).all()
+    few = OrdinalCalibration.fit(cdf[:1], real[:1])
+    assert few.slope == pytest.approx(1.0, abs=0.2)

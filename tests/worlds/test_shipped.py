@@ -98,3 +98,33 @@ def test_better_informed_agents_earn_more(world: World) -> None:
     for lower, higher in zip(ladder, ladder[1:], strict=False):
         gain = statistics.mean(reward[higher] - reward[lower], users, np.random.default_rng(0))
         assert gain.low > 0, f"{higher} - {lower}: {gain}"
+
+
+def test_all_worlds_that_ship_are_small_together(world: World) -> None:
+    sizes = [path.stat().st_size for path in world.path.parent.rglob("*") if path.is_file()]
+    assert sum(sizes) <= 40e6
+
+
+@pytest.mark.parametrize("half", ["ecommerce-a", "ecommerce-b"])
+def test_a_half_is_a_world_of_the_same_items(world: World, half: str) -> None:
+    """An agent that was trained in one half acts in the other: items, attributes and observations are alike."""
+    part = load_world(half)
+    assert set(card_files(part.spec)) < set(part.spec.files)
+    same = ["title", "category", "subcategory", "brand", "price"]
+    assert part.items[same].equals(world.items[same])
+    assert part.spec.attributes == world.spec.attributes
+    metrics = part.spec.metrics["next_trip"]["model"]
+    assert metrics["ndcg@10 above personal_frequency"][1] > 0
+    env = recgym.make(world=half)
+    whole = recgym.make("ecommerce-v0")
+    assert env.observation_space == whole.observation_space
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    env.step(env.action_space.sample())
+
+
+def test_the_halves_make_up_the_whole(world: World) -> None:
+    first, second = (load_world(name) for name in ("ecommerce-a", "ecommerce-b"))
+    assert first.num_users + second.num_users == world.num_users
+    sold = first.items["popularity"] + second.items["popularity"]
+    assert sold.tolist() == world.items["popularity"].tolist()

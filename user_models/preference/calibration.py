@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+import math
+from typing import NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -119,6 +120,43 @@ def calibrate_answers(network: PreferenceNetwork, output: PairOutput, answers: T
         else:
             network.head_quantity.mul_(slope)
             network.quantity_bias.mul_(slope).add_(shift)
+
+
+class OrdinalCalibration(NamedTuple):
+    """A slope and a shift on the logits of P(rating <= k), the same for every k, so that these stay in order."""
+
+    slope: float
+    shift: float
+
+    @classmethod
+    def fit(cls, cdf: Tensor, rating: Tensor) -> Self:
+        """The most likely one given held-out ratings [Q] that were given P(rating <= 1..4) [Q, 4].
+
+        ``PRIOR`` keeps the slope near 1 where ratings are few; one that is not finite is not applied.
+        """
+        logits = _logits(cdf.double())
+        fitted = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([fitted], max_iter=100, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            slope, shift = fitted
+            value = ordinal_loss(torch.sigmoid(slope * logits + shift), rating)
+            value = value + PRIOR / (2 * len(rating)) * (slope - 1) ** 2
+            value.backward()
+            return value
+
+        optimizer.step(loss)
+        slope, shift = fitted.tolist()
+        return cls(slope, shift) if math.isfinite(slope + shift) and slope > 0 else cls(1.0, 0.0)
+
+    def __call__(self, cdf: Tensor) -> Tensor:
+        """Calibrated P(rating <= 1..4), [Q, 4]."""
+        return torch.sigmoid(self.slope * _logits(cdf) + self.shift)
+
+
+def _logits(chances: Tensor) -> Tensor:
+    return torch.logit(chances, eps=1e-6)
 
 
 def _derivatives(

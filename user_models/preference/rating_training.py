@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recgym.errors import RecGymError
+from recgym.user_models.preference.calibration import OrdinalCalibration
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder
 from recgym.user_models.preference.loop import Fit, Row, descend, fit, pace
@@ -147,23 +148,27 @@ def rmse(cdf: Tensor, real: Ratings) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """Models alike but for their seed, trained on all ratings."""
+    """Models alike but for their seed, trained on all ratings, and calibrated as their like was on held-out ones."""
 
     members: list[RatingModel]
     seen: Ratings
     epochs: int  # chosen on validation
     validation_rmse: float  # of the one model that chose them
     history: list[dict[str, float]]
+    calibration: OrdinalCalibration
 
     def predict(self, sides: Sides, user: Tensor, item: Tensor, time: Tensor) -> Tensor:
-        """P(rating <= 1..4) [Q, 4]: the mean over members."""
-        return torch.stack([predict(m, sides, self.seen, user, item, time) for m in self.members]).mean(0)
+        """P(rating <= 1..4) [Q, 4]: the mean over the calibrated members."""
+        told = [self.calibration(predict(m, sides, self.seen, user, item, time)) for m in self.members]
+        return torch.stack(told).mean(0)
 
 
 def train_ensemble(
     sides: Sides, ratings: Ratings, config: ModelConfig, seed: int, progress: Progress | None = None
 ) -> Ensemble:
     """Chooses the number of epochs on a part carved out of ``ratings`` at random, then trains the members on all of it.
+
+    What is fitted to that part besides is a slope and a shift of the chances: members are alike and take them over.
 
     Raises:
         RecGymError: too few ratings to carve a validation part from. DivergedError: see ``train``.
@@ -174,10 +179,13 @@ def train_ensemble(
     if not held.any() or held.all():
         raise RecGymError(f"{len(ratings)} ratings are too few to carve a validation share of {share:g} from")
     mask = torch.from_numpy(held)
-    chosen = train(sides, ratings.select(~mask), config, seed, held_out=ratings.select(mask), progress=progress)
+    known, carved = ratings.select(~mask), ratings.select(mask)
+    chosen = train(sides, known, config, seed, held_out=carved, progress=progress)
+    told = predict(chosen.model, sides, known, carved.user, carved.item, carved.time)
+    calibration = OrdinalCalibration.fit(told, carved.value)
     members = [
         train(sides, ratings, config, seed + number, epochs=chosen.epochs, progress=progress).model
         for number in range(1, config.rating.members + 1)
     ]
     best = min(row["rmse"] for row in chosen.history)
-    return Ensemble(members, ratings, chosen.epochs, best, chosen.history)
+    return Ensemble(members, ratings, chosen.epochs, best, chosen.history, calibration)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -109,6 +109,10 @@ class PreferenceUsers:
     @property
     def _backend(self) -> Backend:
         return self._torch if self._compiled is None or not compiled.enabled() else self._compiled
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as what it was made of: tables, kernels and caches are computed again."""
+        return type(self), (self.world, str(self.device))
 
     # ------------------------------------------------------------------ protocol
 

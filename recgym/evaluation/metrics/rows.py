@@ -16,7 +16,13 @@ from recgym.evaluation.metrics.engagement import WINDOWS
 
 NUM_HISTORY_GROUPS = 4
 FIRST = (1, 5, 20)  # slates of an episode after which the reward so far is kept
-FAMILIES = {"engagement": "Engagement", "accuracy": "Accuracy", "beyond": "Beyond accuracy", "simulator": "Simulator"}
+FAMILIES = {
+    "engagement": "Engagement",
+    "accuracy": "Accuracy",
+    "beyond": "Beyond accuracy",
+    "objective": "Objective",
+    "simulator": "Simulator",
+}
 
 
 @dataclass(frozen=True)
@@ -242,6 +248,23 @@ METRICS = (
         without="the users are no ensemble (user model `ensemble`)",
     ),
     _sum(
+        "unseen",
+        "new items shown",
+        "Share of shown items that no log has seen.",
+        "num_unseen",
+        "num_shown",
+        family="beyond",
+    ),
+    _sum(
+        "unseen_taken",
+        "new items taken",
+        "Share of the new items shown that were consumed.",
+        "num_unseen_consumed",
+        "num_unseen",
+        family="beyond",
+        without="no new items arrive, or none was shown",
+    ),
+    _sum(
         "miscalibration",
         "miscalibration",
         "Divergence in nats of the categories shown from those of the user's log (Steck, 2018).",
@@ -266,6 +289,20 @@ METRICS = (
         )
     ),
 )
+
+
+def term_metrics(rows: pd.DataFrame) -> tuple[Metric, ...]:
+    """The scenario's own terms, and what its constraints cost, as metrics of ``rows``."""
+    meanings = {
+        "terms": "Mean over slates of a term of the scenario's reward or constraints, unweighted.",
+        "costs": "Mean over slates of how far a constrained term lies outside its bounds.",
+        "violations": "Share of slates on which a constrained term lies outside its bounds.",
+    }
+    names = [name for name in rows if name.partition("/")[0] in meanings and rows[name].notna().any()]
+    return tuple(
+        _sum(name, name.replace("/", ": "), meanings[name.partition("/")[0]], name, "num_steps", family="objective")
+        for name in names
+    )
 
 
 def score(

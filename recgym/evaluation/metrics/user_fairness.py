@@ -12,9 +12,9 @@ from recgym.errors import RecGymError
 from recgym.evaluation import aggregate, statistics
 from recgym.evaluation.metrics.arrays import Floats, aligned, numbers
 from recgym.evaluation.statistics import Estimate
+from recgym.simulation.population import UNKNOWN
 
 MIN_USERS = 50
-UNKNOWN = "unknown"
 PERMUTATIONS = 1_000
 
 

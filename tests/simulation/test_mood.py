@@ -1,0 +1,171 @@
+"""What recommendations do to wants: each part by itself, with answers known beforehand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from recgym.errors import ScenarioError
+from recgym.scenario import load_scenario
+from recgym.simulation.simulator import Simulator
+from recgym.simulation.state import State
+from recgym.worlds.world import World
+
+LANES = torch.arange(64)
+
+
+def start(world: World, **overrides: Any) -> tuple[Simulator, State]:
+    changes = {name.replace("__", "."): value for name, value in overrides.items()}
+    simulator = Simulator(world, load_scenario("default", {"episode.kind": "horizon", **changes}))
+    return simulator, simulator.reset(LANES, LANES * 0)
+
+
+def same_topic(simulator: Simulator, count: int = 10) -> tuple[Tensor, Tensor]:
+    """Items of the largest topic, and one of another."""
+    topics = simulator.moods.topics
+    largest = topics.bincount().argmax()
+    return (topics == largest).nonzero().squeeze(1)[:count], (topics != largest).nonzero().squeeze(1)[:1]
+
+
+def test_nothing_is_kept_and_nothing_changes_by_default(world: World) -> None:
+    simulator, state = start(world)
+    assert state.mood is None
+    assert torch.equal(simulator.moods.lift(state, state.candidates.long()), torch.full((64, 100), 0.7))
+
+
+def test_boredom_lowers_the_logit_by_what_was_looked_at_and_fades(world: World) -> None:
+    simulator, state = start(world, behaviour__boredom={"strength": 0.5, "half_life": 7.0})
+    mine, other = same_topic(simulator)
+    state, outcome = simulator.step(state, mine.repeat(64, 1))
+    stayed = ~outcome.trip_ended
+    looked = outcome.examined.sum(1)[stayed]
+    lift = simulator.moods.lift(state, torch.cat((mine[:1], other)).repeat(64, 1))[stayed]
+    torch.testing.assert_close(lift[:, 0], 0.7 - 0.5 * looked.float().log1p())
+    assert (lift[:, 1] == 0.7).all()
+    assert state.mood is not None and state.mood.exposures is not None
+    left = outcome.trip_ended
+    assert left.any()
+    kept = state.mood.exposures.sum(1)[left]
+    expected = outcome.examined.sum(1)[left] * 0.5 ** (outcome.gap_days[left] / 7.0)
+    torch.testing.assert_close(kept, expected.float())
+
+
+def test_taste_drifts_towards_what_is_shown(world: World) -> None:
+    simulator, state = start(world, behaviour__drift={"strength": 2.0, "rate": 0.1}, behaviour__patience=0.0)
+    mine, other = same_topic(simulator)
+    both = torch.cat((mine[:1], other)).repeat(64, 1)
+    before = simulator.moods.lift(state, both)
+    torch.testing.assert_close(before, torch.full_like(before, 0.7))
+    share = (simulator.moods.topics == simulator.moods.topics[mine[0]]).float().mean()
+    state, outcome = simulator.step(state, mine.repeat(64, 1))
+    lift = simulator.moods.lift(state, both)[outcome.examined.any(1)]
+    torch.testing.assert_close(lift[:, 0], torch.full_like(lift[:, 0], float(0.7 + 2.0 * 0.1 * (1 - share))))
+    assert (lift[:, 1] < 0.7).all()
+
+
+def test_taste_shifts_on_its_day_once_and_alike_for_one_user(world: World) -> None:
+    simulator, state = start(world, behaviour__shift={"strength": 1.0, "day": 10})
+    items = torch.arange(world.num_items).repeat(64, 1)
+    assert (simulator.moods.lift(state, items) == 0.7).all()
+    for _ in range(200):
+        state, _ = simulator.step(state, state.candidates[:, :10].long())
+    days = state.visit.day - state.start_day
+    assert (days >= 10).all()
+    lift = simulator.moods.lift(state, items)
+    assert set(np.round(lift.unique().numpy(), 4)) == {np.float32(-0.3), np.float32(1.7)}
+    assert 0.3 < float((lift > 0.7).float().mean()) < 0.7
+    for topic in range(simulator.moods.num_topics):
+        assert (lift[:, simulator.moods.topics == topic].std(dim=1) == 0).all()
+    first = {}
+    for lane, user in enumerate(state.user.tolist()):
+        assert torch.equal(first.setdefault(user, lift[lane]), lift[lane])
+
+
+def test_promotions_last_as_long_as_the_budget(world: World) -> None:
+    promotions = {"slots": 2, "discount": 0.5, "budget": 5.0}
+    simulator, state = start(
+        world,
+        actions__promotions=promotions,
+        objective={"terms": {"revenue": 1.0}},
+        behaviour__price_elasticity=3.0,
+    )
+    spent = torch.zeros(64)
+    for _ in range(30):
+        assert state.mood is not None and state.mood.spent is not None
+        slate = state.candidates[:, :10].long()
+        lift, promoted = simulator.moods.offer(state, slate)
+        assert promoted is not None
+        assert torch.equal(promoted[:, 0], spent < 5.0) and not promoted[:, 2:].any()
+        torch.testing.assert_close(lift[promoted], torch.full_like(lift[promoted], 0.7 + 3.0 * math.log(2.0)))
+        state, outcome = simulator.step(state, slate)
+        value = simulator.objective.price[slate] * outcome.quantity
+        spent = spent + 0.5 * (value * promoted).sum(1)
+        torch.testing.assert_close(outcome.reward, (value * (1 - 0.5 * promoted.float())).sum(1))
+        assert state.mood is not None and state.mood.spent is not None
+        torch.testing.assert_close(state.mood.spent, spent)
+    assert (spent >= 5.0).any() and (spent > 0).float().mean() > 0.5
+
+
+def test_what_is_put_aside_is_bought_later_once(world: World) -> None:
+    terms = {"click": 0.0, "purchase": 1.0}
+    simulator, state = start(world, behaviour__delay={"share": 1.0, "trips": 1.0}, objective={"terms": terms})
+    assert state.mood is not None
+    clicks, purchases, waited = torch.zeros(64), torch.zeros(64), torch.zeros(64)
+    for step in range(80):
+        slate = (torch.arange(10) * 5 + step % 5).repeat(64, 1)
+        first = state.visit.step == 0
+        assert state.mood is not None and state.mood.waiting is not None and state.mood.due is not None
+        expected = ((state.mood.waiting >= 0) & (state.mood.due <= state.visit.trip[:, None])).sum(1) * first
+        state, outcome = simulator.step(state, slate)
+        assert not outcome.consumed.any()  # everything is put aside
+        assert torch.equal(outcome.terms["purchase"], expected.float())
+        clicks += outcome.terms["click"]
+        purchases += outcome.terms["purchase"]
+        assert state.mood is not None and state.mood.waiting is not None
+        waited = (state.mood.waiting >= 0).sum(1).float()
+        for row in state.mood.waiting:
+            items = row[row >= 0]
+            assert len(items.unique()) == len(items)
+    assert purchases.sum() > 20
+    assert (purchases <= clicks).all() and (clicks <= purchases + waited).all()
+    owned = state.record.counts.sum(1) - simulator.reset(LANES, LANES * 0).record.counts.sum(1)
+    assert (owned[purchases > waited + 5] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"behaviour.delay.share": 0.5}, "behaviour.delay.share needs episodes of several trips"),
+        ({"actions.promotions.slots": 11}, "slots 11 exceeds slate_size 10"),
+        ({"behaviour.boredom.strength": -1.0}, "greater than or equal to 0"),
+    ],
+)
+def test_bad_moods_are_refused(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ScenarioError, match=message):
+        load_scenario("default", overrides)
+
+
+def test_promotions_need_prices(films: World) -> None:
+    with pytest.raises(ScenarioError, match="actions.promotions: nothing is paid in world"):
+        Simulator(films, load_scenario("default", {"actions.promotions.slots": 2}))
+
+
+def test_lanes_that_restart_have_no_mood_left(world: World) -> None:
+    simulator, state = start(world, behaviour__boredom={"strength": 0.5}, behaviour__delay={"share": 0.5})
+    for _ in range(5):
+        state, _ = simulator.step(state, state.candidates[:, :10].long())
+    lanes = torch.tensor([3, 40])
+    before: Callable[[], Tensor] = lambda: state.mood.exposures.clone()  # type: ignore[union-attr]  # noqa: E731
+    kept = before()
+    simulator.restart(state, lanes, lanes, lanes * 0)
+    assert state.mood is not None and state.mood.waiting is not None
+    assert (before()[lanes] == 0).all() and (state.mood.waiting[lanes] == -1).all()
+    others = torch.ones(64, dtype=torch.bool)
+    others[lanes] = False
+    assert torch.equal(before()[others], kept[others]) and (kept[others] > 0).any()
