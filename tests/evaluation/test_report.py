@@ -230,3 +230,18 @@ def test_every_form_says_what_the_intervals_leave_out(run: Path) -> None:
     written = [(run / name).read_text(encoding="utf-8") for name in ("report.html", "report.md")]
     for form in (*written, console.file.getvalue()):  # type: ignore[attr-defined]
         assert "A trained agent is one training run" in form
+
+
+def test_sample_size_command_reads_a_pilot(run: Path) -> None:
+    pair = ["--first", "greedy", "--second", "random"]
+    text = output("sample-size", str(run), *pair, "--difference", "0.5")
+    found = {line.split(":")[0]: int(line.split()[1].replace(",", "")) for line in text.splitlines()}
+    assert set(found) == {"default", "patient"}
+    finer = output("sample-size", str(run), *pair, "--difference", "0.25", "--tests", "9")
+    needed = int(finer.splitlines()[0].split()[1].replace(",", ""))
+    assert needed > 4 * found["default"]  # half the difference needs four times the users, and a family more
+    same = output("sample-size", str(run), *pair, "--difference", "0.5", "--value", "lane_seed")
+    assert "do not differ" in same
+    for bad, message in ((["--value", "rewards"], "Did you mean 'reward'?"), (["--second", "randm"], "'random'")):
+        result = CliRunner().invoke(cli.app, ["sample-size", str(run), *pair, "--difference", "1", *bad])
+        assert result.exit_code == 2 and message in result.output
