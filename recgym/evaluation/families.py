@@ -46,7 +46,9 @@ def families(part: ScenarioSummary) -> list[Family]:
     for group in ("cold", "warm"):
         who = "fewer than 6" if group == "cold" else "6 or more"
         mine = cold[cold["group"] == group]
-        found.append(_table(f"{group.capitalize()} users", f"Users of whom the log holds {who} trips.", mine, order))
+        found.append(
+            _table(f"{group.capitalize()} users", f"Users of whom the platform knows {who} purchases.", mine, order)
+        )
     gaps = table[(table["family"] == "user fairness") & table["by_chance"].notna()]
     for attribute, mine in gaps.groupby("group", sort=False):
         note = "In brackets the interval; after it what shuffled labels show, since a maximum is biased upward."

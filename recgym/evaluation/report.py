@@ -119,8 +119,10 @@ def render(summary: Summary, steps: pd.DataFrame, curves: pd.DataFrame | None = 
 
 def _ranged(text: str) -> markupsafe.Markup:
     """A number and its interval, the interval set back."""
-    value, bracket, rest = markupsafe.escape(text.replace("-", "−")).partition(" [")
-    return markupsafe.Markup(value + (f' <span class="range">[{rest}</span>' if bracket else ""))
+    value, bracket, rest = text.replace("-", "−").partition(" [")
+    if not bracket:
+        return markupsafe.escape(value)
+    return markupsafe.Markup('{} <span class="range">[{}</span>').format(value, rest)
 
 
 def _section(

@@ -95,6 +95,22 @@ def test_report_shows_every_agent_scenario_and_the_provenance(run: Path, world: 
     assert text.count("<svg") == 2 * 11 + 1
 
 
+def test_metrics_stand_in_tables_by_family_with_what_was_left_out(run: Path, world: World) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    for family in ("Engagement", "Accuracy", "Beyond accuracy", "Warm users", "Fairness to providers by brand"):
+        assert f"<summary>{family} <span" in text, family
+    assert "&lt;span" not in text
+    assert re.search(r'<td>0\.\d+ <span class="range">\[0\.\d+, 0\.\d+\]</span></td>', text)
+    for reason in ("episodes are single visits", "under 50 its mean is mostly noise", "the users are no ensemble"):
+        assert reason in text
+    found = json.loads((run / "summary.json").read_text(encoding="utf-8"))["scenarios"][0]
+    table = pd.read_parquet(run / "metrics.parquet")
+    assert len(found["measures"]) == (table["scenario"] == "default").sum() > 300
+    assert {one["metric"] for one in found["left_out"]} >= {"return time", "gaps in reward, parity, opportunity by age"}
+    assert all(0 < one["p_value"] <= 1 for one in found["comparisons"])
+    assert "### Accuracy" in (run / "report.md").read_text(encoding="utf-8")
+
+
 def test_figures_take_their_colours_from_the_theme(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     body = text[text.index("<body>") :]
