@@ -63,10 +63,13 @@ def measure(directory: Path, manifest: Mapping[str, Any], *, seed: int = 0, draw
         only = [("scenario", "==", scenario)]
         episode = manifest["configuration"]["scenarios"][scenario]["episode"]
         horizon = int(episode["horizon_days"]) if episode["kind"] == "horizon" else None
-        visits = pd.read_parquet(directory / "visits.parquet", filters=only)
-        if horizon is not None:
-            curves.append(retention_curves(mine, visits, horizon))
-        parts.append(_of_rows(with_reference(with_visits(mine, visits, horizon)), found, seed, draws))
+        known = []
+        for agent, one in mine.groupby("agent", sort=False):  # a few at a time: visits are many
+            visits = pd.read_parquet(directory / "visits.parquet", filters=[*only, ("agent", "==", agent)])
+            known.append(with_visits(one, visits, horizon))
+            if horizon is not None:
+                curves.append(retention_curves(one, visits, horizon))
+        parts.append(_of_rows(with_reference(pd.concat(known)), found, seed, draws))
         items = pd.read_parquet(directory / "items.parquet", filters=only)
         parts.append(_of_items(mine, items, manifest["configuration"]["world"]["num_items"]))
         labels = users[users["scenario"] == scenario].drop(columns="scenario").dropna(axis=1).set_index("user")
