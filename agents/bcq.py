@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 class BCQConfig(OfflineConfig):
     """Settings of ``BCQAgent``."""
 
-    behaviour: str = Field("popularity", description="agent whose slates are logged, where it collects its own")
     threshold: Annotated[float, Search(0.003, 0.3, log=True)] = Field(
         0.02,
         ge=0,

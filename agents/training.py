@@ -17,6 +17,7 @@ from recgym.agents.validation import StopTraining, Validation, Validator, scorer
 from recgym.devices import usable
 from recgym.errors import AgentError
 from recgym.paths import recgym_home
+from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario, load_scenario
 from recgym.simulation.population import platform_world
 from recgym.worlds.world import World, load_world
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 RUN = "run.json"
 _PACKAGES = ("recgym", "torch", "stable-baselines3", "gymnasium", "numpy")
-_IDENTITY = ("agent", "config", "world", "scenario", "seed", "steps", "validation")
+_IDENTITY = ("agent", "config", "world", "scenario", "seed", "steps", "validation", "user_model")
 
 
 def train_agent(
@@ -41,6 +42,7 @@ def train_agent(
     validation: Validation | None = None,
     loggers: Sequence[str] = ("tensorboard",),
     device: str = "cpu",
+    user_model: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     resume: bool = False,
 ) -> Agent:
@@ -58,6 +60,7 @@ def train_agent(
             the agent is what it is after all steps.
         loggers: where figures go, of ``recgym.agents.loggers.LOGGERS``.
         device: torch device of the simulation and of what the agent computes while it learns.
+        user_model: who answers, a name of ``recgym list user-models`` or a target; None: the world's own users.
         progress: called with the slates shown so far and the total.
         resume: goes on with the run in ``out``: from its last checkpoint, or not at all where it is complete.
 
@@ -65,15 +68,17 @@ def train_agent(
         AgentError: an unknown setting; or ``out`` holds a run already and ``resume`` is off, or the run that it holds
             differs from this one (the message says in what); or an agent that does not learn in the environment is to
             be validated.
-        RecGymError: the device cannot be used here, or a logger is unknown.
+        RecGymError: the device cannot be used here, or a logger or user model is unknown.
     """
     world, scenario, out = load_world(world), load_scenario(scenario), Path(out)
     cls = agent_class(agent)
     known = platform_world(world, scenario)
     learner = cls(known, parse_config(cls, config or {}), seed)
-    record = run_record(learner, agent, scenario, steps, validation)
+    record = run_record(learner, agent, scenario, steps, validation, user_model)
     learner.device = usable(device)
     check_loggers(loggers)
+    if user_model is not None:
+        USER_MODELS.load(user_model)  # an unknown name is told before anything is written
     before = read_record(out)
     if before is not None:
         refuse_other(out, before, record, resume)
@@ -89,7 +94,9 @@ def train_agent(
             learner.fit(known)
         elif learner.learns == "environment":
             with open_loggers(loggers, out, record) as learner.log:
-                result = _learn(learner, world, scenario, record["steps"], validation, out, progress, resume)
+                result = _learn(
+                    learner, world, scenario, record["steps"], validation, out, progress, resume, user_model
+                )
         learner.save(out)
         status = "complete"
     except BaseException:
@@ -111,12 +118,13 @@ def _learn(
     out: Path,
     progress: Callable[[int, int], None] | None,
     resume: bool,
+    user_model: str | None,
 ) -> dict[str, Any]:
     """Trains in the environment; what to record of it: slates shown, and the best validation."""
     shown, stopped = 0, False
     validator = None
     if validation is not None:
-        score = scorer(world, scenario, validation.users, str(learner.device))
+        score = scorer(world, scenario, validation.users, str(learner.device), user_model)
         validator = Validator(learner, validation, score, out, resume)
 
     def report(done: int) -> None:
@@ -127,7 +135,7 @@ def _learn(
         if validator:
             validator(done)
 
-    env = training_env(learner, world, scenario)
+    env = training_env(learner, world, scenario, user_model)
     try:
         learner.train(env, total, directory=out, progress=report, resume=resume)
     except StopTraining:
@@ -141,7 +149,12 @@ def _learn(
 
 
 def run_record(
-    learner: Agent, agent: str, scenario: Scenario, steps: int | None, validation: Validation | None
+    learner: Agent,
+    agent: str,
+    scenario: Scenario,
+    steps: int | None,
+    validation: Validation | None,
+    user_model: str | None = None,
 ) -> dict[str, Any]:
     """What a run of ``learner``, called ``agent`` by whoever asked for it, is: its identity and versions."""
     in_environment = learner.learns == "environment"
@@ -158,6 +171,7 @@ def run_record(
         "seed": learner.seed,
         "steps": _budget(learner, steps),
         "validation": validation.model_dump() if validation else None,
+        "user_model": user_model if in_environment else None,  # None: the world's own users
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
     }
 
@@ -178,16 +192,29 @@ def trained(
     (``$RECGYM_HOME/agents`` if None). An interrupted training is resumed. The version of RecGym is part of the key.
     """
     world, scenario = load_world(world), load_scenario(scenario)
+    out = cache_directory(agent, world, scenario, seed=seed, config=config, home=home)
+    return train_agent(agent, world, scenario, seed=seed, out=out, config=config, progress=progress, resume=True)
+
+
+def cache_directory(
+    agent: str,
+    world: World,
+    scenario: Scenario,
+    *,
+    seed: int = 0,
+    config: Mapping[str, Any] | None = None,
+    home: Path | None = None,
+) -> Path:
+    """Where ``trained`` keeps an agent; see there."""
     cls = agent_class(agent)
     settings = parse_config(cls, config or {}).model_dump(mode="json")
     played = scenario.hash if cls.learns == "environment" else None
     known = platform_world(world, scenario)
     key = json.dumps([agent, settings, known.hash, played, seed, _version("recgym")], sort_keys=True)
-    out = (home or recgym_home() / "agents") / f"{cls.id}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    return train_agent(agent, world, scenario, seed=seed, out=out, config=settings, progress=progress, resume=True)
+    return (home or recgym_home() / "agents") / f"{cls.id}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def training_env(agent: Agent, world: World, scenario: Scenario) -> RecVectorEnv:
+def training_env(agent: Agent, world: World, scenario: Scenario, user_model: str | None = None) -> RecVectorEnv:
     """The environment that ``agent`` learns in: its own observation keys and action mode, ``num_envs`` lanes."""
     from gymnasium.vector import AutoresetMode
 
@@ -201,6 +228,7 @@ def training_env(agent: Agent, world: World, scenario: Scenario) -> RecVectorEnv
         observation=agent.observes,
         autoreset_mode=AutoresetMode.SAME_STEP,
         device=agent.device,
+        user_model=user_model,
     )
 
 

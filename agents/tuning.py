@@ -39,6 +39,7 @@ def tune(
     validation: Validation | None = None,
     loggers: Sequence[str] = ("tensorboard",),
     device: str = "cpu",
+    user_model: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     resume: bool = False,
 ) -> Agent:
@@ -59,6 +60,7 @@ def tune(
         validation: stops trials early; its users judge the trials. None: 200 users do, at the end of a trial.
         loggers: where each trial writes its figures.
         device: where the trials compute.
+        user_model: who answers in the trials and judges them.
         progress: called with the slates shown so far in all trials, and the total.
         resume: goes on with the tuning in ``out``.
 
@@ -77,7 +79,7 @@ def tune(
         raise AgentError(f"agent {agent!r} declares nothing to tune" + (f" beside {sorted(fixed)}" if fixed else ""))
     defaults = parse_config(cls, fixed).model_dump()
     directory = out / TUNING
-    record = run_record(cls(known, parse_config(cls, fixed), seed), agent, scenario, steps, validation)
+    record = run_record(cls(known, parse_config(cls, fixed), seed), agent, scenario, steps, validation, user_model)
     record["scenario"] = {"name": scenario.name, "hash": scenario.hash}  # it judges the trials
     before = read_record(directory)
     if before is None and read_record(out) is not None:
@@ -86,7 +88,7 @@ def tune(
         refuse_other(directory, before, record, resume)
     directory.mkdir(parents=True, exist_ok=True)
     write_record(directory, {**record, "status": "running", "trials": trials})
-    score = scorer(world, scenario, validation.users if validation else _USERS, device)
+    score = scorer(world, scenario, validation.users if validation else _USERS, device, user_model)
     with _quiet(optuna):
         backend = optuna.storages.journal.JournalFileBackend(str(directory / "journal.log"))
         study = optuna.create_study(
@@ -116,6 +118,7 @@ def tune(
                 validation=validation,
                 loggers=loggers,
                 device=device,
+                user_model=user_model,
                 progress=_overall(progress, number, trials),
                 resume=True,
             )

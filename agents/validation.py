@@ -38,18 +38,24 @@ class StopTraining(Exception):
     """Ends a training that has stopped to improve; see ``Agent.train``."""
 
 
-def scorer(world: World, scenario: Scenario, users: int, device: str = "cpu") -> Callable[[Agent], float]:
+def scorer(
+    world: World, scenario: Scenario, users: int, device: str = "cpu", user_model: str | None = None
+) -> Callable[[Agent], float]:
     """The mean reward of an agent's episodes with a fixed set of ``users`` users and fixed luck.
 
     They are the last ones in the order in which evaluations draw users, so that small evaluations meet others.
     """
-    from recgym.evaluation.rollout import Catalogue, play
-    from recgym.evaluation.runner import sample_users
+    from recgym.evaluation.catalogue import Catalogue
+    from recgym.evaluation.plan import sample_users
+    from recgym.evaluation.rollout import play
+    from recgym.registration import USER_MODELS
     from recgym.simulation.simulator import Simulator
 
     rows = sample_users(world.num_users, world.num_users)[-users:]
     seeds = derive_seeds(_LUCK, torch.from_numpy(rows)).numpy()
-    simulator, catalogue = Simulator(world, scenario, device), Catalogue.of(world)
+    model = None if user_model is None else USER_MODELS.load(user_model)(world, device)
+    simulator = Simulator(world, scenario, device, model)
+    catalogue = Catalogue.of(simulator)
 
     def score(agent: Agent) -> float:
         with one_thread():

@@ -13,7 +13,9 @@ from recgym.commands.settings import Changes, changed_scenario, parse_settings
 
 
 def train(
-    env: Annotated[str, typer.Option(help="Environment id, such as ecommerce-v0.")] = "ecommerce-v0",
+    env: Annotated[
+        str, typer.Option(help="Environment id, such as ecommerce-v0, or name or directory of a world.")
+    ] = "ecommerce-v0",
     scenario: Annotated[
         str | None, typer.Option(help="Scenario name or YAML file; the environment's own if not given.")
     ] = None,
@@ -42,6 +44,12 @@ def train(
         list[str] | None, typer.Option(help="tensorboard, wandb, mlflow or none; several: repeat. [tensorboard]")
     ] = None,
     device: Annotated[str, typer.Option(help="Torch device of the simulation and the networks, such as cuda.")] = "cpu",
+    user_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Who answers: a name of `recgym list user-models`, or a target. Default: the world's own users."
+        ),
+    ] = None,
 ) -> None:
     """Train an agent and save it to a run directory, which `recgym evaluate --agents` takes."""
     from rich.console import Console
@@ -53,14 +61,14 @@ def train(
     from recgym.agents.tuning import tune as tune_agent
     from recgym.agents.validation import Validation
     from recgym.devices import usable
-    from recgym.registration import ENVS
+    from recgym.worlds.named import named_world
 
-    spec = ENVS.spec(env)
-    out = out or Path("runs") / f"{env}-{Path(agent).name.replace(':', '-')}-{seed}"
+    world, own = named_world(env, own_users=user_model is None)
+    out = out or Path("runs") / f"{Path(env).name}-{Path(agent).name.replace(':', '-')}-{seed}"
     settings = parse_settings(config or [])
     if num_envs is not None:
         settings["num_envs"] = num_envs
-    played = changed_scenario(scenario or spec.scenario, changes)
+    played = changed_scenario(scenario or own, changes)
     parse_config(agent_class(agent), settings)  # refuses bad input before the bar is drawn
     loggers = [name for name in log or ["tensorboard"] if name != "none"]
     check_loggers(loggers)
@@ -81,7 +89,7 @@ def train(
         run = train_agent if tune is None else functools.partial(tune_agent, trials=tune)
         run(
             agent,
-            spec.own_world(),
+            world,
             played,
             steps=steps,
             seed=seed,
@@ -90,13 +98,14 @@ def train(
             validation=validation,
             loggers=loggers,
             device=device,
+            user_model=user_model,
             progress=lambda done, total: bar.update(task, completed=min(done, total), total=total),
             resume=resume,
         )
     for name, value in json.loads((out / RUN).read_text(encoding="utf-8")).get("report", {}).items():
         console.print(f"held out: {name} = {value}", soft_wrap=True)
     console.print(
-        f"Saved to {out}. Evaluate it with: "
-        f"recgym evaluate --env {env} --scenario {scenario or spec.scenario} --agents {out}",
+        f"Saved to {out}. Evaluate it with: recgym evaluate --env {env} --scenario {scenario or own} --agents {out}"
+        + (f" --user-model {user_model}" if user_model else ""),
         soft_wrap=True,
     )

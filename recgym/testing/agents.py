@@ -59,8 +59,8 @@ def check_agent(agent: str | type[Agent], world: str | Path | World | None = Non
     _declared(checks, cls)
     advice = "See recgym.agents.protocol.Agent"
     trained = checks.attempt("construction", "making and training it", advice, trained_briefly, cls, loaded)
+    _slates(checks, checks.attempt("acting", "act", advice, _first_slates, trained, loaded))
     whole = checks.attempt("acting", "act", advice, play, trained, loaded, lane_seeds())
-    _slates(checks, whole)
     _batches(checks, trained, loaded, whole)
     _inputs(checks, trained, loaded)
     with generators_watched() as touched:
@@ -146,25 +146,38 @@ def _declared(checks: Checks, cls: type[Agent]) -> None:
     checks.settle()
 
 
-def _slates(checks: Checks, whole: NDArray[Any], num_candidates: int = 100) -> None:
+def _first_slates(agent: Agent, world: World) -> Any:
+    env = environment(agent, world)
+    observations, _ = env.reset(seed=1)
+    context = ActContext(lane_seeds(), np.zeros(LANES, dtype=np.int64), env.slate_size)
+    return agent.act(observations, context, env=env if agent.privileged else None)
+
+
+def _slates(checks: Checks, slates: Any, num_candidates: int = 100, slate_size: int = 10) -> None:
+    """Checks the slates [B, K] that ``act`` returned; the numbers are those of the default scenario."""
+    array = checks.expect(
+        isinstance(slates, np.ndarray), "slates", f"act returned a {type(slates).__name__}", "Return a numpy array"
+    )
+    if not array:
+        checks.settle()
     checks.expect(
-        whole.dtype == np.int64, "slates", f"act returned {whole.dtype}", "Return int64 positions: .astype(np.int64)"
+        slates.dtype == np.int64, "slates", f"act returned {slates.dtype}", "Return int64 positions: .astype(np.int64)"
     )
     right = checks.expect(
-        whole.shape[:2] == (STEPS, LANES) and whole.ndim == 3 and whole.shape[2] == 10,
+        slates.shape == (LANES, slate_size),
         "slates",
-        f"act returned slates of shape {whole.shape[1:]} for {LANES} lanes and a slate of 10",
+        f"act returned slates of shape {slates.shape} for {LANES} lanes and a slate of {slate_size}",
         "Return [B, context.slate_size]; recgym.agents.protocol.top_slate makes slates of scores",
     )
     if right:
         checks.expect(
-            bool(whole.min() >= 0 and whole.max() < num_candidates),
+            bool(slates.min() >= 0 and slates.max() < num_candidates),
             "slates",
-            f"positions {whole.min()} to {whole.max()} do not lie among {num_candidates} candidates",
+            f"positions {slates.min():g} to {slates.max():g} do not lie among {num_candidates} candidates",
             "Return positions among the candidates, not item rows",
         )
         checks.expect(
-            bool((np.diff(np.sort(whole, axis=-1), axis=-1) > 0).all()),
+            bool((np.diff(np.sort(slates, axis=-1), axis=-1) > 0).all()),
             "slates",
             "a slate shows a candidate twice",
             "Rank the candidates and take the first K",

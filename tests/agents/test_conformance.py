@@ -119,7 +119,7 @@ def test_privileged_agents_need_the_environment_and_only_they(world: World) -> N
     assert privileged == ["greedy", "lookahead"]
     for name in privileged:
         oracle = make_agent(name, world)
-        observations, _ = environment(world, oracle).reset(seed=0)
+        observations, _ = environment(oracle, world).reset(seed=0)
         with pytest.raises(AgentError, match="privileged"):
             oracle.act(observations, ActContext(lane_seeds(), np.zeros(LANES, dtype=np.int64), K))
 
