@@ -145,6 +145,12 @@ def _key(name: str, field: Any, schema: Any) -> tuple[str, str, str]:
 # ---------------------------------------------------------------------- registries
 
 
+def _asks(name: str) -> str:
+    """What a scenario is, and the question that it asks."""
+    found = SCENARIOS.load(name)
+    return f"{found.description} *{found.question}*"
+
+
 def registered() -> str:
     """What `recgym list` shows."""
     parts = [
@@ -161,6 +167,6 @@ def registered() -> str:
         (SCENARIOS, "`scenario=`, `--scenario`"),
     ):
         title = f"## {registry.kind[0].upper()}{registry.kind[1:]}s"
-        entries = named(registry, lambda spec: getattr(spec, "description", "") or SCENARIOS.load(spec.id).description)
+        entries = named(registry, lambda spec: getattr(spec, "description", "") or _asks(spec.id))
         parts += [title, f"Taken by {take}; entry points: `{registry.group}`.", entries]
     return "\n\n".join(parts) + "\n"
