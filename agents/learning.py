@@ -72,7 +72,7 @@ class NetworkAgent(Agent):
     says of each candidate (see ``Knowledge``). Every learned tensor is in ``network``, and that is what is saved.
     """
 
-    observes = ("user", "candidates", "candidate_items", "user_id", "history")
+    observes: ClassVar[tuple[str, ...]] = ("user", "candidates", "candidate_items", "user_id", "history")
     learns = "environment"
     repeats: ClassVar[bool] = False  # whether what the trip has shown competes with the rest
 
