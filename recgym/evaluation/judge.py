@@ -33,12 +33,13 @@ class Verdict:
     def accuracy(self) -> dict[str, Floats]:
         """[n] each: precision, recall, NDCG and MRR of what was wanted; 0 where nothing was, see ``answerable``."""
         wanted = self.wanted.astype(np.float64)
+        answerable: Floats = np.minimum(wanted.sum(axis=1), 1.0)
         return {
             "precision_true_sum": accuracy.precision(self.slates, wanted),
             "recall_sum": np.nan_to_num(accuracy.recall(self.slates, wanted)),
             "ndcg_sum": np.nan_to_num(accuracy.ndcg(self.slates, wanted)),
             "mrr_sum": accuracy.mrr(self.slates, wanted),
-            "num_answerable": self.wanted.any(1).astype(np.float64),
+            "num_answerable": answerable,
         }
 
     def regret(self) -> Floats:
@@ -96,5 +97,5 @@ def judge(simulator: Simulator, state: State, slates: Ints, playing: Bools) -> V
 def attention(simulator: Simulator) -> Floats:
     """[K] chance that each position is looked at, what lies above it aside (in a cascade: nothing consumed there)."""
     decay = simulator.scenario.behaviour.examination.decay
-    weights: Floats = float(decay) ** np.arange(simulator.slate_size)
+    weights: Floats = np.power(float(decay), np.arange(simulator.slate_size)).astype(np.float64)
     return weights

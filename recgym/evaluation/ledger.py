@@ -214,8 +214,8 @@ class Ledger:
     def _miscalibration(self) -> Floats:
         """[B] of the categories shown against those in the log; NaN where the log has none."""
         before = self._catalogue.histories(self._users)
-        known = before.any(1)
-        found = np.full(len(known), np.nan)
+        known: Bools = before.sum(axis=1) > 0
+        found = np.full(len(before), np.nan)
         if known.any():
             found[known] = miscalibration(before[known], self._categories[known])
         return found
@@ -294,5 +294,5 @@ def _by_lane(codes: Ints, values: npt.NDArray[Any], num_groups: int) -> Floats:
     lanes = len(codes)
     cells = (np.arange(lanes)[:, None] * num_groups + codes).reshape(-1)
     sums = np.bincount(cells, values.reshape(-1), lanes * num_groups)
-    table: Floats = sums.reshape(lanes, num_groups)
+    table: Floats = sums.reshape(lanes, num_groups).astype(np.float64)
     return table

@@ -331,7 +331,8 @@ def score(
                 if (parts := metric.parts(mine)) is not None:
                     columns.setdefault(key, []).append(({**names, "metric": metric.id}, *parts))
         for key, found in columns.items():  # agents that met the same users share their resamples
-            tops, bottoms = (np.stack([one[at] for one in found], axis=1) for at in (1, 2))
+            tops = np.stack([top for _, top, _ in found], axis=1)
+            bottoms = np.stack([bottom for _, _, bottom in found], axis=1)
             estimates = statistics.ratios(tops, bottoms, users[key], np.random.default_rng(seed), draws=draws)
             lines += [{**one[0], **vars(estimate)} for one, estimate in zip(found, estimates, strict=True)]
     table = pd.DataFrame(lines)

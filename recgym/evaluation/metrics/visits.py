@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -28,7 +30,7 @@ def with_visits(rows: pd.DataFrame, visits: pd.DataFrame, horizon_days: int | No
     table = visits.merge(episodes, on=KEYS, how="inner", validate="many_to_one")
     episode, day = table["episode"].to_numpy(), table["day"].to_numpy(np.float64)
 
-    def by_episode(values: object, where: object = slice(None)) -> pd.Series:
+    def by_episode(values: Any, where: Any = slice(None)) -> pd.Series:
         owner = episode[where]
         weights = None if values is None else np.asarray(values, np.float64)[where]
         return pd.Series(np.bincount(owner, weights, minlength=len(rows)).astype(np.float64), index=rows.index)
