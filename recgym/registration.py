@@ -166,6 +166,18 @@ USER_MODELS: Registry[Spec] = Registry(
         Spec(
             "boredom", "recgym.user_models.boredom:BoredUsers", "Hand-written: latent topics and boredom, no network."
         ),
+        Spec("influence", "recgym.user_models.influence:InfluencedUsers", "Hand-written: boredom, and tastes follow."),
+        Spec(
+            "interest_evolution",
+            "recgym.user_models.interest_evolution:InterestEvolutionUsers",
+            "Hand-written, RecSim's: one click a slate, interests that move, and a budget of time.",
+        ),
+        Spec(
+            "long_term_satisfaction",
+            "recgym.user_models.long_term_satisfaction:LongTermSatisfactionUsers",
+            "Hand-written, RecSim's choc and kale: what engages most now engages least later.",
+        ),
+        Spec("replay", "recgym.user_models.replay:ReplayUsers", "Wants what the log says, and counts what it cannot."),
         Spec(
             "planted",
             "recgym.user_models.planted:PlantedUsers",

@@ -101,9 +101,12 @@ class BoredUsers(SimpleUsers):
         fading = torch.exp(visit.gap_days.to(torch.float32) * math.log(MEMORY))
         return replace(state, seen=state.seen * fading[:, None])
 
+    def _appeal(self, state: BoredState) -> Tensor:
+        return state.affinity.masked_fill(state.seen >= SEEN_LIMIT, 0.0)
+
     def _relevance(self, state: BoredState, items: Tensor) -> Tensor:
         """The inner product of item and user in [0, 1], topics that bore left out, [B, C]."""
-        appeal = state.affinity.masked_fill(state.seen >= SEEN_LIMIT, 0.0)
+        appeal = self._appeal(state)
         vectors = self.vectors.index_select(0, items.reshape(-1)).view(*items.shape, NUM_TOPICS)
         return torch.bmm(vectors, appeal[:, :, None])[..., 0]
 

@@ -36,28 +36,43 @@ def planted_platform(num_users: int, num_items: int, seed: int = 0) -> World:
     """
     rng = np.random.default_rng([seed, 0])
     category = rng.choice(CATEGORIES, num_items)
-    items = pd.DataFrame(
-        {
-            "item_id": [str(i) for i in range(num_items)],
-            "title": [f"{name} {i}" for i, name in enumerate(category)],
-            "category": category,
-            "subcategory": "unknown",
-            "brand": rng.choice(["National", "Private"], num_items),
-            "price": np.exp(rng.normal(1.2, 0.7, num_items)).clip(0.3).round(2),
-            "discount": rng.uniform(0.0, 0.3, num_items).round(2),
-            "popularity": np.exp(rng.normal(3.0, 1.0, num_items)).round().astype(np.int64),
-            "interval_days": 30.0,
-        }
-    )
-    columns = ("num_trips", "num_events", "last_day", "last_gap", "last_size")
-    users = pd.DataFrame({"user_id": [str(i) for i in range(num_users)], **dict.fromkeys(columns, 0)})
+    columns = {
+        "title": [f"{name} {i}" for i, name in enumerate(category)],
+        "category": category,
+        "brand": rng.choice(["National", "Private"], num_items),
+        "price": np.exp(rng.normal(1.2, 0.7, num_items)).clip(0.3).round(2),
+        "discount": rng.uniform(0.0, 0.3, num_items).round(2),
+        "popularity": np.exp(rng.normal(3.0, 1.0, num_items)).round().astype(np.int64),
+    }
+    text = torch.zeros(num_items, 16)
+    return bare_world("planted", "A platform with planted users", num_users, columns, text, {"platform": seed})
+
+
+def bare_world(
+    name: str, title: str, num_users: int, columns: dict[str, Any], text: Tensor, seeds: dict[str, int]
+) -> World:
+    """A world in memory without weights, for hand-written users: purchases, and users without history.
+
+    Args:
+        name: the world's name.
+        title: one line on it.
+        num_users: U.
+        columns: of the items but for their ids.
+        text: text vectors, float32 [N, 16].
+        seeds: what it was made with.
+    """
+    num_items = len(text)
+    items = pd.DataFrame({"item_id": [str(i) for i in range(num_items)], **columns})
+    items = items.assign(subcategory="unknown", interval_days=30.0)
+    zero = ("num_trips", "num_events", "last_day", "last_gap", "last_size")
+    users = pd.DataFrame({"user_id": [str(i) for i in range(num_users)], **dict.fromkeys(zero, 0)})
     users = users.assign(mean_log_size=0.0, mean_log_gap=0.0)
     nothing = torch.zeros(num_users + 1, dtype=torch.int64)
     repeats = {"items": torch.int32, "counts": torch.int16, "last_days": torch.int16}
     spec = WorldSpec(
         format_version=FORMAT_VERSION,
-        name="planted",
-        title="A platform with planted users",
+        name=name,
+        title=title,
         kind="purchase",
         responses=("purchase", "quantity"),
         reward="purchase",
@@ -67,7 +82,7 @@ def planted_platform(num_users: int, num_items: int, seed: int = 0) -> World:
         attributes={},
         data={"name": "generated"},
         config={},
-        seeds={"platform": seed},
+        seeds=seeds,
         versions={"torch": torch.__version__},
         parameters=(),
         behaviour={"satisfaction_reference": 0.5},
@@ -75,14 +90,14 @@ def planted_platform(num_users: int, num_items: int, seed: int = 0) -> World:
         files={},
     )
     return World(
-        path=Path("planted"),
+        path=Path(name),
         spec=spec,
         items=items,
         users=users,
-        item_tensors={"text_pca": torch.zeros(num_items, 16)},
+        item_tensors={"text_pca": text},
         user_tensors={
             "repeat_offsets": nothing,
-            **{f"repeat_{name}": torch.zeros(0, dtype=dtype) for name, dtype in repeats.items()},
+            **{f"repeat_{part}": torch.zeros(0, dtype=dtype) for part, dtype in repeats.items()},
         },
         weights={},
     )
