@@ -54,7 +54,9 @@ class OfflineConfig(AgentConfig):
     learning_rate: Annotated[float, Search(3e-4, 3e-2, log=True)] = Field(
         5e-3, gt=0, description="Adam's, falling linearly to a tenth"
     )
-    gamma: Annotated[float, Search(0.0, 0.9)] = Field(0.5, ge=0, lt=1, description="discount a slate")
+    gamma: Annotated[float, Search(0.0, 0.9)] = Field(
+        0.0, ge=0, lt=1, description="discount a slate; above 0, noisier, where slates shape later ones"
+    )
     target_period: int = Field(100, ge=1, description="gradient steps between copies of Q to the target network")
     hidden: int = Field(32, ge=1, description="width of the networks")
     max_grad_norm: float = Field(1.0, gt=0)

@@ -213,7 +213,10 @@ def main(arguments: list[str] | None = None) -> int:
         ready = {training.agent for training in todo}
         entrants: dict[str, str | Path] = {name: name for name in names if name not in ready}
         entrants |= {training.label: training.directory for training in todo}
-        command = shlex.join(["python", "benchmarks/leaderboard.py", *(arguments or sys.argv[1:])])
+        asked = {name: value for name, value in vars(options).items() if name not in ("do", "out", "page")}
+        changed = {name: value for name, value in asked.items() if value != parser.get_default(name)}
+        words = [word for name, value in changed.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        command = shlex.join(["python", "benchmarks/leaderboard.py", "evaluate", *words])
         fresh, started = not options.out.exists(), time.monotonic()
         rows = evaluate(
             world, scenario, entrants, users=options.users, seeds=options.seeds, out=options.out, command=command

@@ -38,7 +38,7 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.metadata = {}
         if cell.cell_type != "code":
             continue
-        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        cell.outputs = _joined([output for output in cell.outputs if output.get("name") != "stderr"])
         for output in cell.outputs:
             output.get("data", {}).pop("text/html", None)
             if "image/png" in output.get("data", {}):
@@ -46,6 +46,17 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             elif "text/plain" in output.get("data", {}):
                 output.data["text/plain"] = _COLOURS.sub("", output.data["text/plain"])
     return notebook
+
+
+def _joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Printed text in one piece, however the kernel happened to send it."""
+    found: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if found and output.output_type == found[-1].output_type == "stream":
+            found[-1].text += output.text
+        else:
+            found.append(output)
+    return found
 
 
 if __name__ == "__main__":

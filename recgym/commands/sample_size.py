@@ -32,8 +32,9 @@ def sample_size(
     if not (run / ROWS).is_file():
         raise RecGymError(f"the evaluation in {run} has not finished: {ROWS} is missing. Run it again to resume.")
     rows = pd.read_parquet(run / ROWS)
-    if value not in rows or not pd.api.types.is_numeric_dtype(rows[value]):
-        raise unknown_name("column of numbers", value, rows.select_dtypes("number").columns)
+    columns = rows.select_dtypes("number").columns.drop(["seed", "user", "lane_seed"])
+    if value not in columns:
+        raise unknown_name("column of numbers", value, columns)
     seeds = rows["seed"].nunique()
     for scenario, spread in paired_spread(rows, first, second, value).items():
         if spread == 0:

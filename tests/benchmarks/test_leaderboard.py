@@ -39,7 +39,8 @@ def test_a_small_ladder(leaderboard: ModuleType, tmp_path: Path, capsys: pytest.
     assert [cell.strip() for cell in rows["agent"]][2:4] == ["- popularity", "- greedy"]
     assert rows["linucb"][0].strip() == "bandit" and " to " in rows["linucb"][4] and rows["linucb"][6].strip() == "512"
     assert rows["random"][2].strip().startswith("-") and rows["popularity"][2].strip() == ""
-    assert str(tmp_path) not in page.replace(str(world.path), "").partition("python ")[0]
+    assert f"evaluate --env {world.path} --agents random,popularity,linucb,greedy" in page
+    assert str(tmp_path) not in page.replace(str(world.path), "")
 
 
 def test_trainings_are_averaged_episode_by_episode(leaderboard: ModuleType) -> None:

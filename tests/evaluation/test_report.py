@@ -256,7 +256,7 @@ def test_sample_size_command_reads_a_pilot(run: Path) -> None:
     finer = output("sample-size", str(run), *pair, "--difference", "0.25", "--tests", "9")
     needed = int(finer.splitlines()[0].split()[1].replace(",", ""))
     assert needed > 4 * found["default"]  # half the difference needs four times the users, and a family more
-    same = output("sample-size", str(run), *pair, "--difference", "0.5", "--value", "lane_seed")
+    same = output("sample-size", str(run), *pair, "--difference", "0.5", "--value", "history_trips")
     assert "do not differ" in same
     for bad, message in ((["--value", "rewards"], "Did you mean 'reward'?"), (["--second", "randm"], "'random'")):
         result = CliRunner().invoke(cli.app, ["sample-size", str(run), *pair, "--difference", "1", *bad])
