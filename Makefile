@@ -7,13 +7,14 @@ STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum |
 TORCH := $(shell grep '^torch==' constraints.txt)
 OLD := import sys; ok = sys.version_info >= (3, 11); ok or print("RecGym needs Python 3.11 or later; this is", sys.version.split()[0], "at", sys.executable + ". Name another one: make PYTHON=python3.12"); sys.exit(not ok)
 
-.PHONY: help demo test test-slow lint setup clean
+.PHONY: help demo test test-slow lint docs setup clean
 
 help:
 	@echo "make demo       train and compare agents on the shipped world, report in runs/demo (under 6 minutes)"
 	@echo "make test       the fast tests (under 10 minutes)"
 	@echo "make test-slow  learning, notebooks, documentation"
 	@echo "make lint       ruff"
+	@echo "make docs       the documentation, into site/"
 	@echo "make clean      remove builds and caches"
 
 demo: $(STAMP)
@@ -29,6 +30,10 @@ test-slow: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open site/index.html"
+
 setup: $(STAMP)
 
 $(STAMP):
@@ -38,7 +43,7 @@ $(STAMP):
 	@rm -f $(VENV)/.installed-*
 	@echo "Installing into $(VENV): some minutes, once."
 	$(BIN)/python -m pip install --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[data,text,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[data,text,dev,docs]'
 	@touch $@
 
 clean:

@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 class BCQConfig(OfflineConfig):
     """Settings of ``BCQAgent``."""
 
-    behaviour: str = Field("popularity", description="agent whose slates are logged, where it collects its own")
-    threshold: Annotated[float, Search(0.003, 0.3, log=True)] = Field(
-        0.02,
+    threshold: Annotated[float, Search(0.001, 0.3, log=True)] = Field(
+        0.003,
         ge=0,
         le=1,
         description="least share of an item in the log, relative to the most shown one's, to be allowed",

@@ -28,6 +28,8 @@ class BPRAgent(CollaborativeAgent):
 
     def learn(self, pairs: Pairs) -> Factors:
         """See ``CollaborativeAgent``."""
+        if not len(pairs):
+            return Factors.blank(pairs.num_users, pairs.num_items)
         from implicit.cpu.bpr import BayesianPersonalizedRanking
 
         config = self.config

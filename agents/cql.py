@@ -32,7 +32,10 @@ class CQLConfig(OfflineConfig):
     """Settings of ``CQLAgent``."""
 
     alpha: Annotated[float, Search(0.001, 1.0, log=True)] = Field(
-        0.02, ge=0, description="weight of the penalty; rewards of an item are at most about 1"
+        0.002,
+        ge=0,
+        description="weight of the penalty: what it adds to Q where the log shows an item often has to be small beside "
+        "what items differ by, a few hundredths; with less data more of it is better",
     )
 
 

@@ -7,7 +7,7 @@ slates hold K items, the K of highest value are shown.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 from stable_baselines3 import DQN
@@ -20,13 +20,16 @@ from recgym.adapters.plackett_luce import PassThrough
 from recgym.adapters.sb3 import SB3VecEnv
 from recgym.agents.networks import SlateScorer
 from recgym.agents.sb3 import EPISODES_AVERAGED, ItemValues, LaneByLane, OffPolicyConfig, SB3Agent, SharedReplayBuffer
+from recgym.agents.search import Search
 
 
 class DQNConfig(OffPolicyConfig):
     """Settings of ``DQNAgent``."""
 
     exploration_fraction: float = Field(0.3, gt=0, le=1, description="share of training in which exploration falls")
-    exploration: float = Field(0.1, ge=0, le=1, description="chance of a random item thereafter")
+    exploration: Annotated[float, Search(0.01, 0.5, log=True)] = Field(
+        0.1, ge=0, le=1, description="chance of a random item thereafter"
+    )
     target_interval: int = Field(8, ge=1, description="slates per lane between copies into the target network")
     max_grad_norm: float = Field(10.0, gt=0)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -27,17 +27,19 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from recgym.agents.learning import LearnerConfig, ReplayAgent, Trainer, descend, follow
 from recgym.agents.networks import Standardise, StateNetwork
 from recgym.agents.replay import Replay
-
-if TYPE_CHECKING:
-    pass
+from recgym.agents.search import Search
 
 
 class HACConfig(LearnerConfig):
     """Settings of ``HACAgent``."""
 
     size: int = Field(16, ge=1, description="dimensions of the latent space")
-    noise: float = Field(0.3, ge=0, description="standard deviation of the noise on each dimension of Z")
-    exploration: float = Field(0.1, ge=0, le=1, description="chance that a lane shows a random slate")
+    noise: Annotated[float, Search(0.03, 3.0, log=True)] = Field(
+        0.3, ge=0, description="standard deviation of the noise on each dimension of Z"
+    )
+    exploration: Annotated[float, Search(0.01, 0.5, log=True)] = Field(
+        0.1, ge=0, le=1, description="chance that a lane shows a random slate"
+    )
     actor_weight: float = Field(0.1, ge=0, description="of the loss -Q(s, Z)")
     alignment_weight: float = Field(0.1, ge=0, description="of the distance of Z to the inverse of its slate")
     supervision_weight: float = Field(1.0, ge=0, description="of the cross entropy with what was consumed")

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 import gymnasium
 import numpy as np
@@ -16,6 +16,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from recgym.agents.features.knowledge import OF_ITEMS, OF_PAIRS, Knowledge
 from recgym.agents.networks import Standardise
 from recgym.agents.protocol import (
     ActContext,
@@ -28,6 +29,7 @@ from recgym.agents.protocol import (
     top_slate,
 )
 from recgym.agents.replay import Replay
+from recgym.agents.search import Search
 from recgym.envs.features import USER_FEATURES
 from recgym.errors import AgentError
 from recgym.random import Purpose, fold
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint.safetensors"
 _AVERAGED = 1000  # episodes of a point of the learning curve
+_IN_FEATURES = ("weights", "proto")  # action modes whose actions are stated in the candidates' features
 _OF_TRIPS = ("step", "bought", "last_hits", "shown_text_", "consumed_text_")  # user features that grow with slates
 
 
@@ -51,8 +54,10 @@ class LearnerConfig(AgentConfig):
     total_steps: int = Field(300_000, ge=1, description="slates shown in all, the default budget")
     batch_size: int = Field(256, ge=2, description="slates per gradient step")
     replay_size: int = Field(20_480, ge=2, description="slates remembered")
-    learning_rate: float = Field(1e-2, gt=0, description="Adam's, falling linearly to a tenth")
-    gamma: float = Field(0.2, ge=0, le=1, description="discount per slate")
+    learning_rate: Annotated[float, Search(1e-3, 3e-2, log=True)] = Field(
+        1e-2, gt=0, description="Adam's, falling linearly to a tenth"
+    )
+    gamma: Annotated[float, Search(0.0, 0.9)] = Field(0.2, ge=0, le=1, description="discount per slate")
     max_grad_norm: float = Field(1.0, gt=0)
     hidden: int = Field(32, ge=1, description="width of the networks")
     calibration_steps: int = Field(8, ge=1, description="random slates per lane that the feature scaling is set from")
@@ -62,25 +67,41 @@ class LearnerConfig(AgentConfig):
 class NetworkAgent(Agent):
     """Shows the candidates that its network scores highest; a subclass says in ``build`` which network, and trains it.
 
-    What this trip has shown comes last (see ``not_shown``), unless the subclass leaves that to be learned.
-    Every learned tensor is in ``network``, and that is what is saved.
+    What this trip has shown comes last (see ``not_shown``), unless the subclass leaves that to be learned. The network
+    reads the observed features and, where actions are not stated in those features themselves, what the world's log
+    says of each candidate (see ``Knowledge``). Every learned tensor is in ``network``, and that is what is saved.
     """
 
-    observes = ("user", "candidates")
+    observes: ClassVar[tuple[str, ...]] = ("user", "candidates", "candidate_items", "user_id", "history")
     learns = "environment"
     repeats: ClassVar[bool] = False  # whether what the trip has shown competes with the rest
 
     def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:
         """See ``Agent``; untrained until ``train`` or ``load``."""
         super().__init__(world, config, seed)
+        self.action_mode = getattr(self.config, "actions", self.action_mode)  # type: ignore[misc]
+        self._knowledge = None if self.action_mode in _IN_FEATURES else Knowledge(world)
+        if self._knowledge is None:
+            self.observes = ("user", "candidates")  # type: ignore[misc]
         layout = observation_layout(world, self.observes)
+        more = 0 if self._knowledge is None else len(OF_ITEMS) + len(OF_PAIRS)
+        self.num_candidate = len(layout["candidates"]) + more  # features of a candidate that the network reads
         with private_rng(seed):
-            self.network: Any = self.build(len(layout["user"]), len(layout["candidates"]))
+            self.network: Any = self.build(len(layout["user"]), self.num_candidate)
         self._shown = layout["candidates"].index("shown")
 
     def build(self, num_user: int, num_candidate: int) -> nn.Module:
         """The untrained network for so many features; torch's global generator is seeded."""
         raise AgentError(f"{type(self).__name__} does not define build(num_user, num_candidate)")
+
+    def inputs(self, observations: Observations) -> tuple[Tensor, Tensor]:
+        """What the network reads, float32: users [B, Du], and candidates [B, M, F] with what the log says of them."""
+        user, candidates = (as_tensor(observations[key]).float() for key in ("user", "candidates"))
+        if self._knowledge is None:
+            return user, candidates
+        items, users, history = (as_tensor(observations[key]).long() for key in self.observes[2:])
+        known = self._knowledge.of_candidates(users.reshape(-1), items, history)
+        return user, torch.cat([candidates, known], dim=-1)
 
     def scores(self, user: Tensor, candidates: Tensor) -> Tensor:
         """Scores [B, M] of candidates [B, M, F] for users [B, Du]."""
@@ -90,7 +111,7 @@ class NetworkAgent(Agent):
         self, observations: Observations, context: ActContext, *, env: RecVectorEnv | None = None
     ) -> NDArray[np.int64]:
         """See ``Agent.act``."""
-        user, candidates = as_tensor(observations["user"]).float(), as_tensor(observations["candidates"]).float()
+        user, candidates = self.inputs(observations)
         with torch.no_grad():
             return top_slate(context.slate_size, self.shown_last(by_block(self.scores, user, candidates), candidates))
 
@@ -199,7 +220,7 @@ def train_in_segments(
                 for group in optimizer.param_groups:
                     group["lr"] = config.learning_rate * (1.0 - 0.9 * done / steps)
             for _ in range(config.num_steps):
-                observations = _play(env, trainer, observations, generator, returns, finished)
+                observations = _play(agent, env, trainer, observations, generator, returns, finished)
             done += config.num_steps * lanes
             told = [trainer.update(generator) for _ in range(config.num_updates if len(trainer.replay) else 0)]
             figures = {
@@ -214,6 +235,7 @@ def train_in_segments(
 
 
 def _play(
+    agent: NetworkAgent,
     env: RecVectorEnv,
     trainer: Trainer,
     observations: Mapping[str, Any],
@@ -224,7 +246,7 @@ def _play(
     """Shows a slate to every lane, remembers what came of it, and returns the next observations."""
     from recgym.adapters.credit import split_reward
 
-    user, candidates = (as_tensor(observations[key]).float() for key in ("user", "candidates"))
+    user, candidates = agent.inputs(observations)
     with torch.no_grad():
         actions, more = trainer.explore(user, candidates, generator)
     following, reward, terminated, truncated, info = env.step(actions)
@@ -307,10 +329,11 @@ def calibrate(agent: NetworkAgent, env: RecVectorEnv) -> None:
     users, candidates = [], []
     generator = np.random.default_rng(0)
     for _ in range(agent.config.calibration_steps):
-        users.append(torch.as_tensor(observations["user"]).clone())
-        candidates.append(torch.as_tensor(observations["candidates"]).flatten(0, 1).clone())
+        user, features = agent.inputs(observations)
+        users.append(user.clone())
+        candidates.append(features.flatten(0, 1).clone())
         observations = env.step(_random_actions(env, generator))[0]
-    rows = {"user_norm": torch.cat(users).float(), "candidate_norm": torch.cat(candidates).float()}
+    rows = {"user_norm": torch.cat(users), "candidate_norm": torch.cat(candidates)}
     of_trips = [i for i, name in enumerate(USER_FEATURES(agent.world)) if name.startswith(_OF_TRIPS)]
     for name, module in agent.network.named_modules():
         kind = name.rpartition(".")[2]

@@ -37,6 +37,8 @@ class LightGCNAgent(CollaborativeAgent):
 
     def learn(self, pairs: Pairs) -> Factors:
         """See ``CollaborativeAgent``."""
+        if not len(pairs):
+            return Factors.blank(pairs.num_users, pairs.num_items)
         from torch_geometric.nn.models import LightGCN
 
         config, num_users, num_nodes = self.config, pairs.num_users, pairs.num_users + pairs.num_items

@@ -7,7 +7,7 @@ shown, what the trip has shown already last.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,11 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from torch import Tensor, nn
 
 from recgym.adapters.plackett_luce import PassThrough
-from recgym.adapters.sb3 import SB3VecEnv
+from recgym.adapters.sb3 import SB3VecEnv, View
 from recgym.agents.networks import SlateScorer, StateNetwork
 from recgym.agents.protocol import AgentConfig, not_shown
 from recgym.agents.sb3 import SB3Agent, on_policy_settings
+from recgym.agents.search import Search
 
 if TYPE_CHECKING:
     from recgym.envs.vector import RecVectorEnv
@@ -37,12 +38,16 @@ class MaskablePPOConfig(AgentConfig):
     total_steps: int = Field(500_000, ge=1, description="slates shown in all, the default budget")
     batch_size: int = Field(1024, ge=2, description="slates per gradient step")
     num_epochs: int = Field(3, ge=1, description="passes over each rollout")
-    learning_rate: float = Field(1e-2, gt=0, description="Adam's, falling linearly to a tenth")
-    gamma: float = Field(0.0, ge=0, le=1, description="discount per slate")
+    learning_rate: Annotated[float, Search(1e-3, 3e-2, log=True)] = Field(
+        1e-2, gt=0, description="Adam's, falling linearly to a tenth"
+    )
+    gamma: Annotated[float, Search(0.0, 0.9)] = Field(0.0, ge=0, le=1, description="discount per slate")
     gae_lambda: float = Field(0.9, ge=0, le=1, description="of generalised advantage estimation")
     clip_range: float = Field(0.2, gt=0, description="of the probability ratio")
     target_kl: float | None = Field(0.1, gt=0, description="stops a rollout's updates beyond 1.5 times this, in nats")
-    entropy_coef: float = Field(1e-2, ge=0, description="per nat; a uniform choice among 100 has 4.6")
+    entropy_coef: Annotated[float, Search(1e-4, 1e-1, log=True)] = Field(
+        1e-2, ge=0, description="per nat; a uniform choice among 100 has 4.6"
+    )
     value_coef: float = Field(0.5, ge=0)
     max_grad_norm: float = Field(0.5, gt=0)
     hidden: int = Field(32, ge=1, description="width of the scorer and the critic")
@@ -53,9 +58,9 @@ class MaskablePPOConfig(AgentConfig):
 class MaskedVecEnv(SB3VecEnv):
     """``SB3VecEnv`` that tells which candidates the trip of each lane has not shown yet."""
 
-    def __init__(self, env: RecVectorEnv) -> None:
+    def __init__(self, env: RecVectorEnv, view: View) -> None:
         """See ``SB3VecEnv``; ``env`` observes ``candidates``."""
-        super().__init__(env)
+        super().__init__(env, view)
         self._observations: Any = None
 
     def reset(self) -> VecEnvObs:
@@ -143,7 +148,7 @@ class MaskablePPOAgent(SB3Agent):
 
     def wrap(self, env: RecVectorEnv) -> SB3VecEnv:
         """See ``SB3Agent.wrap``."""
-        return MaskedVecEnv(env)
+        return MaskedVecEnv(env, self.view(env))
 
     def make(self, venv: SB3VecEnv) -> BaseAlgorithm:
         """See ``SB3Agent.make``."""

@@ -7,7 +7,7 @@ before learning begins.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -23,9 +23,6 @@ from recgym.agents.networks import RankNetwork, SlateScorer
 from recgym.agents.protocol import AgentConfig
 from recgym.agents.sb3 import SB3Agent, on_policy_settings
 from recgym.agents.search import Search
-
-if TYPE_CHECKING:
-    from recgym.worlds.world import World
 
 
 class PPOConfig(AgentConfig):
@@ -65,17 +62,15 @@ class PPOConfig(AgentConfig):
 
 
 class PPOAgent(SB3Agent):
-    """Orders the candidates by the scores of the learned policy: the mode of its slate distribution."""
+    """Orders the candidates by the scores of the learned policy: the mode of its slate distribution.
+
+    The action mode is the config's ``actions``.
+    """
 
     id = "ppo"
     Config = PPOConfig
     repeats = True
     algorithm = PPO
-
-    def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:
-        """See ``Agent``; the action mode is the config's ``actions``."""
-        super().__init__(world, config, seed)
-        self.action_mode = self.config.actions  # type: ignore[misc]
 
     def build(self, num_user: int, num_candidate: int) -> nn.Module:
         """See ``NetworkAgent.build``."""

@@ -15,7 +15,7 @@ later slates of the episode earned, as far as they are remembered.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -24,10 +24,7 @@ from torch import Tensor, nn
 from recgym.agents.learning import LearnerConfig, ReplayAgent, Trainer, descend
 from recgym.agents.networks import SlateScorer
 from recgym.agents.replay import Replay
-
-if TYPE_CHECKING:
-    pass
-
+from recgym.agents.search import Search
 
 _FAR = 20.0  # nats between what the trip has shown and the rest
 
@@ -36,7 +33,9 @@ class ReinforceConfig(LearnerConfig):
     """Settings of ``ReinforceAgent``."""
 
     weight_cap: float = Field(10.0, gt=0, description="largest importance weight pi / beta")
-    entropy_coef: float = Field(1e-3, ge=0, description="of the policy's entropy, per nat")
+    entropy_coef: Annotated[float, Search(1e-5, 1e-1, log=True)] = Field(
+        1e-3, ge=0, description="of the policy's entropy, per nat"
+    )
     replay_size: int = Field(8192, ge=2, description="slates remembered: those of few, recent policies")
 
 

@@ -13,7 +13,7 @@ standardised once.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -27,12 +27,9 @@ from torch.nn.functional import softplus
 from recgym.adapters.plackett_luce import PassThrough
 from recgym.adapters.sb3 import SB3VecEnv
 from recgym.agents.networks import RankNetwork, SlateScorer, Standardise, StateNetwork
-from recgym.agents.protocol import AgentConfig
 from recgym.agents.sb3 import EPISODES_AVERAGED, OffPolicyConfig, SB3Agent, SharedReplayBuffer
+from recgym.agents.search import Search
 from recgym.envs.actions import linear_scores
-
-if TYPE_CHECKING:
-    from recgym.worlds.world import World
 
 WIDTH = 0.1  # of the threshold, in scores
 _LOG_DEVIATION = (-4.0, 0.5)  # bounds of the logarithm of the deviation, before tanh
@@ -44,7 +41,7 @@ class SACConfig(OffPolicyConfig):
     actions: Literal["scores", "weights"] = Field("weights", description="the action mode")
     total_steps: int = Field(300_000, ge=1, description="slates shown in all, the default budget")
     target_rate: float = Field(0.05, gt=0, le=1, description="share by which targets follow at each gradient step")
-    deviation: float = Field(
+    deviation: Annotated[float, Search(0.02, 0.5, log=True)] = Field(
         0.1, gt=0, lt=1, description="that an action's numbers should keep: the target entropy, of a normal one"
     )
 
@@ -133,16 +130,14 @@ class RankSACPolicy(SACPolicy):
 
 
 class SACAgent(SB3Agent):
-    """Shows the candidates of highest mean score, or of largest weighted sum by the mean weights."""
+    """Shows the candidates of highest mean score, or of largest weighted sum by the mean weights.
+
+    The action mode is the config's ``actions``.
+    """
 
     id = "sac"
     Config = SACConfig
     algorithm = SAC
-
-    def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:
-        """See ``Agent``; the action mode is the config's ``actions``."""
-        super().__init__(world, config, seed)
-        self.action_mode = self.config.actions  # type: ignore[misc]
 
     def build(self, num_user: int, num_candidate: int) -> nn.Module:
         """See ``NetworkAgent.build``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor, nn
 
-from recgym.adapters.sb3 import LogWriter, SB3VecEnv
+from recgym.adapters.sb3 import LogWriter, SB3VecEnv, View
 from recgym.agents.learning import NetworkAgent, calibrate, private_rng, seed_globals, segment_seed
 from recgym.agents.protocol import AgentConfig
 from recgym.agents.replay import Replay
+from recgym.agents.search import Search
 from recgym.errors import AgentError
 from recgym.threads import one_thread
 
@@ -46,8 +47,10 @@ class OffPolicyConfig(AgentConfig):
     total_steps: int = Field(500_000, ge=1, description="slates shown in all, the default budget")
     batch_size: int = Field(256, ge=2, description="slates per gradient step")
     replay_size: int = Field(20_480, ge=2, description="slates remembered")
-    learning_rate: float = Field(1e-2, gt=0, description="Adam's, falling linearly to a tenth")
-    gamma: float = Field(0.2, ge=0, le=1, description="discount per slate")
+    learning_rate: Annotated[float, Search(1e-3, 3e-2, log=True)] = Field(
+        1e-2, gt=0, description="Adam's, falling linearly to a tenth"
+    )
+    gamma: Annotated[float, Search(0.0, 0.9)] = Field(0.2, ge=0, le=1, description="discount per slate")
     hidden: int = Field(32, ge=1, description="width of the networks")
     calibration_steps: int = Field(8, ge=1, description="random slates per lane that the feature scaling is set from")
     checkpoint_rollouts: int = Field(32, ge=1, description="rollouts between checkpoints; lanes start afresh at each")
@@ -85,7 +88,18 @@ class SB3Agent(NetworkAgent):
 
     def wrap(self, env: RecVectorEnv) -> SB3VecEnv:
         """``env`` as SB3 takes it."""
-        return SB3VecEnv(env)
+        return SB3VecEnv(env, self.view(env))
+
+    def view(self, env: RecVectorEnv) -> View:
+        """What this agent's network reads, for SB3."""
+
+        def of(observations: Any) -> dict[str, NDArray[Any]]:
+            return dict(zip(("user", "candidates"), (part.numpy() for part in self.inputs(observations)), strict=True))
+
+        size: Any = env.single_observation_space
+        shapes = size["user"].shape, (size["candidates"].shape[0], self.num_candidate)
+        boxes = (spaces.Box(-np.inf, np.inf, shape, np.float32) for shape in shapes)
+        return View(spaces.Dict(dict(zip(("user", "candidates"), boxes, strict=True))), of)
 
     def make(self, venv: SB3VecEnv) -> BaseAlgorithm:
         """SB3's algorithm on ``venv`` with this agent's settings."""

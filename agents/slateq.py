@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -25,15 +25,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from recgym.agents.learning import LearnerConfig, ReplayAgent, Trainer, descend, follow
 from recgym.agents.networks import SlateScorer, StateNetwork
 from recgym.agents.replay import Replay
-
-if TYPE_CHECKING:
-    pass
+from recgym.agents.search import Search
 
 
 class SlateQConfig(LearnerConfig):
     """Settings of ``SlateQAgent``."""
 
-    exploration: float = Field(0.1, ge=0, le=1, description="chance that a lane shows a random slate")
+    exploration: Annotated[float, Search(0.01, 0.5, log=True)] = Field(
+        0.1, ge=0, le=1, description="chance that a lane shows a random slate"
+    )
     target_rate: float = Field(0.05, gt=0, le=1, description="share by which targets follow at each gradient step")
 
 

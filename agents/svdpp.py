@@ -80,6 +80,8 @@ class SVDppAgent(CollaborativeAgent):
 
     def learn(self, pairs: Pairs) -> Factors:
         """See ``CollaborativeAgent``."""
+        if not len(pairs):
+            return Factors.blank(pairs.num_users, pairs.num_items)
         config = self.config
         generator = torch.Generator().manual_seed(self.seed)
         model = new_model(pairs, config.factors, 1 / (1 + config.negatives), generator)

@@ -192,13 +192,26 @@ def trained(
     (``$RECGYM_HOME/agents`` if None). An interrupted training is resumed. The version of RecGym is part of the key.
     """
     world, scenario = load_world(world), load_scenario(scenario)
+    out = cache_directory(agent, world, scenario, seed=seed, config=config, home=home)
+    return train_agent(agent, world, scenario, seed=seed, out=out, config=config, progress=progress, resume=True)
+
+
+def cache_directory(
+    agent: str,
+    world: World,
+    scenario: Scenario,
+    *,
+    seed: int = 0,
+    config: Mapping[str, Any] | None = None,
+    home: Path | None = None,
+) -> Path:
+    """Where ``trained`` keeps an agent; see there."""
     cls = agent_class(agent)
     settings = parse_config(cls, config or {}).model_dump(mode="json")
     played = scenario.hash if cls.learns == "environment" else None
     known = platform_world(world, scenario)
     key = json.dumps([agent, settings, known.hash, played, seed, _version("recgym")], sort_keys=True)
-    out = (home or recgym_home() / "agents") / f"{cls.id}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    return train_agent(agent, world, scenario, seed=seed, out=out, config=settings, progress=progress, resume=True)
+    return (home or recgym_home() / "agents") / f"{cls.id}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 def training_env(agent: Agent, world: World, scenario: Scenario, user_model: str | None = None) -> RecVectorEnv:

@@ -45,15 +45,17 @@ def scorer(
 
     They are the last ones in the order in which evaluations draw users, so that small evaluations meet others.
     """
-    from recgym.evaluation.rollout import Catalogue, play
-    from recgym.evaluation.runner import sample_users
+    from recgym.evaluation.catalogue import Catalogue
+    from recgym.evaluation.plan import sample_users
+    from recgym.evaluation.rollout import play
     from recgym.registration import USER_MODELS
     from recgym.simulation.simulator import Simulator
 
     rows = sample_users(world.num_users, world.num_users)[-users:]
     seeds = derive_seeds(_LUCK, torch.from_numpy(rows)).numpy()
     model = None if user_model is None else USER_MODELS.load(user_model)(world, device)
-    simulator, catalogue = Simulator(world, scenario, device, model), Catalogue.of(world)
+    simulator = Simulator(world, scenario, device, model)
+    catalogue = Catalogue.of(simulator)
 
     def score(agent: Agent) -> float:
         with one_thread():

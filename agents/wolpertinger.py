@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -21,18 +21,20 @@ from torch import Tensor, nn
 from recgym.agents.learning import LearnerConfig, ReplayAgent, Trainer, descend, follow
 from recgym.agents.networks import SlateScorer, StateNetwork
 from recgym.agents.replay import Replay
+from recgym.agents.search import Search
 from recgym.envs.actions import squared_distances
-
-if TYPE_CHECKING:
-    pass
 
 
 class WolpertingerConfig(LearnerConfig):
     """Settings of ``WolpertingerAgent``."""
 
     neighbours: int = Field(60, ge=1, description="candidates nearest to the proposal that the critic ranks")
-    noise: float = Field(0.5, ge=0, description="standard deviation of the noise on each feature of the proposal")
-    exploration: float = Field(0.3, ge=0, le=1, description="chance that a lane proposes at random")
+    noise: Annotated[float, Search(0.05, 2.0, log=True)] = Field(
+        0.5, ge=0, description="standard deviation of the noise on each feature of the proposal"
+    )
+    exploration: Annotated[float, Search(0.01, 0.5, log=True)] = Field(
+        0.3, ge=0, le=1, description="chance that a lane proposes at random"
+    )
     target_rate: float = Field(0.05, gt=0, le=1, description="share by which targets follow at each gradient step")
 
 

@@ -130,7 +130,12 @@ def run(arguments: argparse.Namespace, log: Interactions, base: Recipe) -> dict[
     """The whole benchmark; returns what is printed last."""
     epochs = {"pretrain_epochs": arguments.pretrain_epochs, "finetune_epochs": arguments.finetune_epochs}
     training = base.model.training.model_copy(update=epochs)
-    changes = {"held_out_items": arguments.share, "model": base.model.model_copy(update={"training": training})}
+    components = arguments.components or None
+    changes = {
+        "held_out_items": arguments.share,
+        "text_components": components,
+        "model": base.model.model_copy(update={"training": training}),
+    }
     settings = {"steps": arguments.steps} if arguments.steps else {}
     arms: dict[str, dict[int, Arm]] = {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -143,7 +148,13 @@ def run(arguments: argparse.Namespace, log: Interactions, base: Recipe) -> dict[
                 print(f"seed {seed}, {method}: {compare({method: {seed: arm}})}", file=sys.stderr, flush=True)
                 arms.setdefault(method, {})[seed] = arm
     households = len(set(np.concatenate([arm.users for seeds in arms.values() for arm in seeds.values()])))
-    told = {"share": arguments.share, "seeds": arguments.seeds, **epochs, "households": households}
+    told = {
+        "share": arguments.share,
+        "components": components,
+        "seeds": arguments.seeds,
+        **epochs,
+        "households": households,
+    }
     return {**told, "auc": compare(arms)}
 
 
@@ -153,6 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tuning", nargs="+", choices=get_args(Method), default=["frozen", "lora"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="each removes items of its own")
     parser.add_argument("--share", type=float, default=0.1, help="of the items, removed")
+    parser.add_argument("--components", type=int, default=256, help="of the texts, evened out; 0: texts as they are")
     parser.add_argument("--steps", type=int, help="of tuning; the recipe's number by default")
     parser.add_argument("--pretrain-epochs", type=int, default=3)
     parser.add_argument("--finetune-epochs", type=int, default=2)

@@ -34,7 +34,8 @@ from recgym.agents.protocol import AgentConfig, Observations, as_tensor, not_sho
 from recgym.agents.training import training_env
 from recgym.data.interactions import Interactions
 from recgym.evaluation.agreement import expected_auc, kendall, rank_correlation, regret, true_differences
-from recgym.evaluation.rollout import Catalogue, play
+from recgym.evaluation.catalogue import Catalogue
+from recgym.evaluation.rollout import play
 from recgym.random import derive_seeds
 from recgym.scenario import Scenario, load_scenario
 from recgym.simulation.record import Records, own_history
@@ -192,7 +193,8 @@ def policies(world: World, scenario: Scenario, size: Size, seed: int) -> dict[st
 
 def values(agents: dict[str, Agent], world: World, scenario: Scenario, users: UserModel, size: Size) -> pd.DataFrame:
     """One row an episode of every policy: the same users with the same luck for all."""
-    simulator, catalogue = Simulator(world, scenario, user_model=users), Catalogue.of(world)
+    simulator = Simulator(world, scenario, user_model=users)
+    catalogue = Catalogue.of(simulator)
     rows = np.arange(world.num_users)
     pieces = []
     for luck in range(size.luck):

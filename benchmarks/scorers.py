@@ -7,6 +7,7 @@ every scorer the weight decay and the number of epochs are chosen on a validatio
 trained on the whole file for as many epochs. Scorers read ids, genres and years, age, gender and occupation, 16
 principal components of the item's text (all from MovieLens-100K, ``--no-text`` does without), what the user rated
 before, and how those ratings were against the items' means. The baselines need ``scikit-surprise``.
+``--page`` adds the table to a Markdown file, under the name of the test file.
 The last line is one JSON object: ``{"svdpp_agent": {"rmse": .., "mae": ..}, "fm": {..}, .., "svdpp": {..}, ..}``.
 """
 
@@ -16,6 +17,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,11 @@ VALIDATION = 0.1  # of the training ratings
 DECAYS = (0.3, 1.0, 3.0)  # weight decay of the networks
 PENALTIES = (0.03, 0.06, 0.12)  # factor penalty of SVD++
 HISTORY = 30  # ratings before
+TITLE = """# Ratings of MovieLens-100K: the agents' scorers beside SVD and SVD++
+
+Written by `python benchmarks/scorers.py --train SPLIT.base --test SPLIT.test --page benchmarks/scorers.md`, which says
+what each of them reads and how its settings are chosen. Intervals are over users, for one training.
+"""
 MOODS = (3, 20)  # ratings before, over which residuals are averaged
 TEXT_SIZE = 16
 
@@ -140,6 +147,21 @@ def svdpp(table: Table, kept: pd.DataFrame, held: pd.DataFrame, seed: int, epoch
         return model(user, item).clamp(1, 5).numpy()
 
 
+def markdown(split: str, found: dict[str, Errors], options: argparse.Namespace) -> Iterator[str]:
+    """A section of the page, best first."""
+    yield f"## Split {split}"
+    yield ""
+    yield f"`--epochs {options.epochs} --seed {options.seed}{' --no-text' if options.no_text else ''}`"
+    yield ""
+    yield "| scorer | RMSE [95%] | MAE |"
+    yield "|---|---:|---:|"
+    for name, errors in sorted(found.items(), key=lambda pair: pair[1].summary()["rmse"]):
+        low, high = errors.interval()
+        label = f"{name} (scikit-surprise)" if name in BASELINES else name
+        summary = errors.summary()
+        yield f"| {label} | {summary['rmse']:.4f} [{low:.4f}, {high:.4f}] | {summary['mae']:.4f} |"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -150,6 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-text", action="store_true", help="ratings and times alone: no titles, genres, people")
     parser.add_argument("--epochs", type=int, default=25, help="length of the learning-rate schedules")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--page", type=Path, help="Markdown file that the table is added to")
     options = parser.parse_args(arguments)
     try:
         test = read_ratings(options.test)
@@ -177,6 +200,10 @@ def main(arguments: list[str] | None = None) -> int:
         low, high = errors.interval()
         print(f"{name:12}{errors.summary()['rmse']:8.4f}  {low:.4f} to {high:.4f}  {errors.summary()['mae']:8.4f}")
     print(json.dumps({name: errors.summary() for name, errors in found.items()}))
+    if options.page is not None:
+        before = options.page.read_text(encoding="utf-8") if options.page.is_file() else TITLE
+        section = "\n".join(markdown(options.test.stem, found, options))
+        options.page.write_text(f"{before}\n{section}\n", encoding="utf-8")
     return 0
 
 

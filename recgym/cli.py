@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import recgym
-from recgym.commands import bench, check, data, demo, evaluate, listing, scenario, train, world
+from recgym.commands import bench, check, data, demo, evaluate, listing, sample_size, scenario, train, world
 from recgym.errors import RecGymError
 
 
@@ -54,6 +54,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(world.app, name="world")
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("sample-size")(sample_size.sample_size)
 app.add_typer(scenario.app, name="scenario")
 app.add_typer(check.app, name="check")
 app.command("bench")(bench.bench)

@@ -122,6 +122,12 @@ def test_overrides_change_only_what_they_name(overrides: dict[str, Any]) -> None
     assert default.objective is None
 
 
+def test_overrides_of_one_section_add_up() -> None:
+    deep = {"behaviour.examination.model": "cascade", "behaviour.lift": 0.1, "behaviour.examination.decay": 0.5}
+    changed = load_scenario("default", deep).behaviour
+    assert (changed.examination.model, changed.examination.decay, changed.lift) == ("cascade", 0.5, 0.1)
+
+
 def test_overrides_replace_terms_as_a_whole() -> None:
     revenue = load_scenario("default", {"objective.terms": {"revenue": 1.0}})
     liked = load_scenario(revenue, {"objective": {"terms": {"liked": 1.0}}})

@@ -46,6 +46,12 @@ class Factors(Learned):
     ridge: Tensor  # [d, d] float32, R
     confidence: Tensor  # [] float32, c
 
+    @classmethod
+    def blank(cls, num_users: int, num_items: int) -> Factors:
+        """What a log without purchases teaches: nothing."""
+        one = torch.ones(())
+        return cls(torch.zeros(num_users, 1), torch.zeros(num_items, 1), torch.zeros(num_items), torch.eye(1), one)
+
     def score(self, users: Tensor, items: Tensor, history: Tensor) -> Tensor:
         """See ``Learned``."""
         known = (users >= 0) & (users < len(self.users))

@@ -33,6 +33,10 @@ class Knowledge:
         self._items = torch.stack([buyers.log1p(), ((trips + _PRIOR) / (buyers + _PRIOR)).log()], dim=1)  # [N, 2]
         self._factors = _factorise(pairs)
 
+    def of_candidates(self, users: Tensor, items: Tensor, history: Tensor) -> Tensor:
+        """[B, M, 3]: ``OF_ITEMS`` and ``OF_PAIRS`` side by side."""
+        return torch.cat([self.of_items(items), self.of_pairs(users, items, history)], dim=-1)
+
     def of_items(self, items: Tensor) -> Tensor:
         """[..., 2] of item rows [...]."""
         return self._items[items]

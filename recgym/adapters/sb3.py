@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from stable_baselines3.common.logger import KVWriter
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
     from recgym.envs.vector import RecVectorEnv
 
 
+@dataclass(frozen=True)
+class View:
+    """What Stable-Baselines3 is handed instead of the environment's observations."""
+
+    space: spaces.Space[Any]  # of one lane
+    of: Callable[[Any], dict[str, NDArray[Any]]]  # of observations by key, [n, ...]
+
+
 class SB3VecEnv(VecEnv):
     """What Stable-Baselines3 trains on: lanes restart within the step that ends them.
 
@@ -33,8 +43,12 @@ class SB3VecEnv(VecEnv):
     and repeat the answer per index, ``set_attr`` sets for all lanes, ``set_options`` passes one dict on to ``reset``.
     """
 
-    def __init__(self, env: RecVectorEnv) -> None:
+    def __init__(self, env: RecVectorEnv, view: View | None = None) -> None:
         """Wraps ``env``, made with ``autoreset_mode=AutoresetMode.SAME_STEP`` and numpy output.
+
+        Args:
+            env: all lanes.
+            view: what SB3 sees of it; None: its observations.
 
         Raises:
             RecGymError: ``env`` restarts lanes in another way.
@@ -42,8 +56,9 @@ class SB3VecEnv(VecEnv):
         mode = env.metadata.get("autoreset_mode")
         if mode != AutoresetMode.SAME_STEP:
             raise RecGymError(f"SB3 needs an environment with autoreset_mode SAME_STEP, this one has {mode}")
-        self.env = env
-        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self.env, self._view = env, view
+        space = env.single_observation_space if view is None else view.space
+        super().__init__(env.num_envs, space, env.single_action_space)
         self.last_info: dict[str, Any] = {}
         self._reset_options_all: dict[str, Any] | None = None
         self._actions: NDArray[Any] | None = None
@@ -61,7 +76,10 @@ class SB3VecEnv(VecEnv):
         self._lengths[:] = 0
         self._reset_seeds()
         self._reset_options()
-        return observations
+        return self._seen(observations)
+
+    def _seen(self, observations: Any) -> Any:
+        return observations if self._view is None else self._view.of(observations)
 
     def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
         """Options of the next ``reset``, one dict for all lanes (its arrays have the lane dimension first)."""
@@ -88,16 +106,26 @@ class SB3VecEnv(VecEnv):
         self._lengths += 1
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         elapsed = time.monotonic() - self._started
-        for lane in np.flatnonzero(dones).tolist():
+        final = self._final(info["final_obs"], dones) if dones.any() else []
+        for lane, last in zip(np.flatnonzero(dones).tolist(), final, strict=True):
             infos[lane] = {
-                "terminal_observation": _lane(info["final_obs"], lane),
+                "terminal_observation": last,
                 "TimeLimit.truncated": bool(truncated[lane] and not terminated[lane]),
                 "episode": {"r": float(self._returns[lane]), "l": int(self._lengths[lane]), "t": elapsed},
             }
         self._returns[dones] = 0.0
         self._lengths[dones] = 0
         self._rewards = np.array(rewards, dtype=np.float32)  # a copy: SB3 adds to what it is handed
-        return observations, self._rewards.copy(), dones, infos
+        return self._seen(observations), self._rewards.copy(), dones, infos
+
+    def _final(self, observations: Any, dones: NDArray[np.bool_]) -> list[dict[str, NDArray[Any]]]:
+        """What was seen last in the lanes that ended, one by one."""
+        lanes = np.flatnonzero(dones)
+        each = [_lane(observations, lane) for lane in lanes.tolist()]
+        if self._view is None:
+            return each
+        seen = self._view.of({key: np.stack([one[key] for one in each]) for key in each[0]})
+        return [{key: values[at] for key, values in seen.items()} for at in range(len(lanes))]
 
     def credits(self) -> NDArray[np.float32]:
         """Rewards of the last step by position of the slate, [B, K]; see ``split_reward``."""

@@ -24,8 +24,9 @@ def demo(
 
     from recgym.agents.training import RUN, train_agent
     from recgym.commands.evaluate import command_line, finish, resumable
+    from recgym.evaluation.plan import make_plan
     from recgym.evaluation.progress import bars
-    from recgym.evaluation.runner import evaluate, make_plan
+    from recgym.evaluation.runner import evaluate
 
     console = Console()
     learner = out / "agents" / "ppo"

@@ -27,7 +27,7 @@ def evaluate(
     ] = None,
     changes: Changes = None,
     agents: Annotated[
-        str, typer.Option(help="Agents by name or run directory, separated by commas.")
+        str, typer.Option(help="Agents by name or run directory, separated by commas; all: every registered one.")
     ] = "random,popularity,frequency,item_knn,greedy",
     users: Annotated[int | None, typer.Option(help="Users, the same for every agent. Default: the scenario's.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Episodes with each user. Default: the scenario's.")] = None,
@@ -39,6 +39,11 @@ def evaluate(
     user_model: Annotated[
         str, typer.Option(help="Who answers: a name of `recgym list user-models`, or a target.")
     ] = "preference",
+    trained_in: Annotated[
+        str | None,
+        typer.Option(help="Another world with the same items, to train in; agents are scored there too."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; rows are the same whatever their number.")] = 1,
 ) -> None:
     """Compare agents on the same simulated users: means with 95% intervals, paired differences and a report."""
     from rich.console import Console
@@ -58,7 +63,9 @@ def evaluate(
         for name, why in refused.items():
             typer.echo(f"left out: {name}: {why}", err=True)
     played = [changed_scenario(name, changes) for name in scenarios]
-    out = out or default_directory(env, scenarios, names, users, seeds, train_steps, user_model, *(changes or []))
+    out = out or default_directory(
+        env, scenarios, names, users, seeds, train_steps, user_model, trained_in, *(changes or [])
+    )
     with resumable():
         run(
             env,
@@ -70,6 +77,8 @@ def evaluate(
             train_steps=train_steps,
             device=device,
             user_model=user_model,
+            trained_in=trained_in,
+            workers=workers,
             command=command_line(),
         )
     finish(out, Console())

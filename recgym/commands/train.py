@@ -13,7 +13,9 @@ from recgym.commands.settings import Changes, changed_scenario, parse_settings
 
 
 def train(
-    env: Annotated[str, typer.Option(help="Environment id, such as ecommerce-v0.")] = "ecommerce-v0",
+    env: Annotated[
+        str, typer.Option(help="Environment id, such as ecommerce-v0, or name or directory of a world.")
+    ] = "ecommerce-v0",
     scenario: Annotated[
         str | None, typer.Option(help="Scenario name or YAML file; the environment's own if not given.")
     ] = None,
@@ -59,14 +61,14 @@ def train(
     from recgym.agents.tuning import tune as tune_agent
     from recgym.agents.validation import Validation
     from recgym.devices import usable
-    from recgym.registration import ENVS
+    from recgym.worlds.named import named_world
 
-    spec = ENVS.spec(env)
-    out = out or Path("runs") / f"{env}-{Path(agent).name.replace(':', '-')}-{seed}"
+    world, own = named_world(env, own_users=user_model is None)
+    out = out or Path("runs") / f"{Path(env).name}-{Path(agent).name.replace(':', '-')}-{seed}"
     settings = parse_settings(config or [])
     if num_envs is not None:
         settings["num_envs"] = num_envs
-    played = changed_scenario(scenario or spec.scenario, changes)
+    played = changed_scenario(scenario or own, changes)
     parse_config(agent_class(agent), settings)  # refuses bad input before the bar is drawn
     loggers = [name for name in log or ["tensorboard"] if name != "none"]
     check_loggers(loggers)
@@ -87,7 +89,7 @@ def train(
         run = train_agent if tune is None else functools.partial(tune_agent, trials=tune)
         run(
             agent,
-            spec.world if user_model else spec.own_world(),
+            world,
             played,
             steps=steps,
             seed=seed,
@@ -103,8 +105,7 @@ def train(
     for name, value in json.loads((out / RUN).read_text(encoding="utf-8")).get("report", {}).items():
         console.print(f"held out: {name} = {value}", soft_wrap=True)
     console.print(
-        f"Saved to {out}. Evaluate it with: "
-        f"recgym evaluate --env {env} --scenario {scenario or spec.scenario} --agents {out}"
+        f"Saved to {out}. Evaluate it with: recgym evaluate --env {env} --scenario {scenario or own} --agents {out}"
         + (f" --user-model {user_model}" if user_model else ""),
         soft_wrap=True,
     )

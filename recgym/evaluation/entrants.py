@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from recgym.simulation.population import platform_world
 from recgym.worlds.world import World
 
 AgentLike: TypeAlias = str | Path | Agent
+ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Entrant:
 
 
 def entrants(agents: Sequence[AgentLike] | Mapping[str, AgentLike] | AgentLike) -> list[Entrant]:
-    """The entrants that ``agents`` names, in order.
+    """The entrants that ``agents`` names, in order; ``all`` stands for every registered agent.
 
     Raises:
         UnknownNameError: a name that is neither registered nor a run directory; the message gives the nearest one.
@@ -100,6 +102,9 @@ def entrants(agents: Sequence[AgentLike] | Mapping[str, AgentLike] | AgentLike) 
     """
     if isinstance(agents, str | Path | Agent):
         agents = [agents]
+    if not isinstance(agents, Mapping) and ALL in agents:
+        rest = [agent for agent in agents if agent not in (ALL, *AGENTS.names())]
+        agents = [*AGENTS.names(), *rest]
     pairs = list(agents.items()) if isinstance(agents, Mapping) else [(_label(agent), agent) for agent in agents]
     if not pairs:
         raise AgentError(f"give at least one agent; registered: {', '.join(AGENTS.names())}")
@@ -109,6 +114,18 @@ def entrants(agents: Sequence[AgentLike] | Mapping[str, AgentLike] | AgentLike) 
             raise AgentError(f"two agents are called {label!r}; name them: agents={{'first': ..., 'second': ...}}")
         found[label] = Entrant(label, _source(agent))
     return list(found.values())
+
+
+def moved(agent: Agent, world: World) -> Agent:
+    """``agent`` as it acts in another world with the same items.
+
+    What it learned in an environment goes along; what it learned from a log is learned anew, from the log of ``world``.
+
+    Raises:
+        AgentError: the items or the observations of ``world`` are others.
+    """
+    with tempfile.TemporaryDirectory(prefix="recgym-agent-") as home:
+        return type(agent).load(agent.save(home), world)
 
 
 def fingerprint(agent: Agent) -> str:

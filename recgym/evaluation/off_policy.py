@@ -6,6 +6,8 @@ policy gives every action of the target policy a positive probability, which no 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +15,40 @@ from recgym.errors import RecGymError
 from recgym.evaluation import aggregate, statistics
 from recgym.evaluation.metrics.arrays import Floats, aligned, numbers
 from recgym.evaluation.statistics import DRAWS, Estimate
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What a policy showed and earned, and how likely two policies were to show it; R rows.
+
+    Attributes:
+        rewards: [R] of each logged action or slate; or [R, K], of every position of a slate.
+        target: probability of it under the target policy, in [0, 1]: [R], or [R, K] of each position.
+        logging: the same under the policy that acted, in (0, 1].
+        users: [R] the user of each row.
+    """
+
+    rewards: npt.ArrayLike
+    target: npt.ArrayLike
+    logging: npt.ArrayLike
+    users: npt.ArrayLike
+
+    def weighted(self, *, clip: float = np.inf, dims: tuple[int, int] = (1, 1)) -> tuple[Floats, Floats]:
+        """Rewards and ``importance_weights``, checked.
+
+        Args:
+            clip: see ``importance_weights``.
+            dims: dimensions that rewards and probabilities must have.
+
+        Raises:
+            RecGymError: see ``importance_weights``; other dimensions, lengths that differ, or a reward that is not
+                finite.
+        """
+        gains = numbers("rewards", self.rewards, dims[0])
+        numbers("target", self.target, dims[1])
+        weights = importance_weights(self.target, self.logging, clip=clip)
+        aligned(rewards=gains, weights=weights if dims[0] == dims[1] else weights[:, 0])
+        return gains, weights
 
 
 def importance_weights(target: npt.ArrayLike, logging: npt.ArrayLike, *, clip: float = np.inf) -> Floats:
@@ -51,10 +87,7 @@ def effective_sample_size(weights: npt.ArrayLike) -> float:
 
 
 def ips(
-    rewards: npt.ArrayLike,
-    target: npt.ArrayLike,
-    logging: npt.ArrayLike,
-    users: npt.ArrayLike,
+    log: Logged,
     rng: np.random.Generator,
     *,
     clip: float = np.inf,
@@ -63,10 +96,7 @@ def ips(
     """Inverse propensity scoring, ``mean(w r)`` (Horvitz and Thompson, 1952): unbiased, of high variance.
 
     Args:
-        rewards: [R] of each logged action or slate.
-        target: [R] probability of it under the target policy.
-        logging: [R] probability of it under the policy that acted.
-        users: [R] the user of each row.
+        log: what was logged.
         rng: source of the resamples.
         clip: see ``importance_weights``.
         draws: resamples.
@@ -74,16 +104,12 @@ def ips(
     Raises:
         RecGymError: see ``importance_weights``; lengths that differ, or a reward that is not finite.
     """
-    gains, weights = numbers("rewards", rewards), importance_weights(target, logging, clip=clip)
-    aligned(rewards=gains, weights=weights)
-    return statistics.mean(weights * gains, users, rng, draws=draws)
+    gains, weights = log.weighted(clip=clip)
+    return statistics.mean(weights * gains, log.users, rng, draws=draws)
 
 
 def snips(
-    rewards: npt.ArrayLike,
-    target: npt.ArrayLike,
-    logging: npt.ArrayLike,
-    users: npt.ArrayLike,
+    log: Logged,
     rng: np.random.Generator,
     *,
     clip: float = np.inf,
@@ -97,8 +123,7 @@ def snips(
     Raises:
         RecGymError: also where every weight is 0: the log says nothing of the target policy.
     """
-    gains, weights = numbers("rewards", rewards), importance_weights(target, logging, clip=clip)
-    aligned(rewards=gains, weights=weights)
+    gains, weights = log.weighted(clip=clip)
     if not weights.any():
         raise RecGymError("the target policy takes none of the logged actions: there is nothing to estimate from")
 
@@ -106,7 +131,7 @@ def snips(
         top, bottom = counts @ (weights * gains), counts @ weights
         return np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0)[:, None]
 
-    return aggregate.bootstrap(normalised, users, rng, draws=draws)[0]
+    return aggregate.bootstrap(normalised, log.users, rng, draws=draws)[0]
 
 
 def direct_method(
@@ -130,12 +155,10 @@ def direct_method(
 
 
 def doubly_robust(
-    rewards: npt.ArrayLike,
+    log: Logged,
     actions: npt.ArrayLike,
     policy: npt.ArrayLike,
-    logging: npt.ArrayLike,
     q_hat: npt.ArrayLike,
-    users: npt.ArrayLike,
     rng: np.random.Generator,
     *,
     clip: float = np.inf,
@@ -146,12 +169,10 @@ def doubly_robust(
     Unbiased if either the propensities or ``q_hat`` are right, provided that ``q_hat`` was fitted on other rows.
 
     Args:
-        rewards: [R] of each logged action.
+        log: what was logged.
         actions: [R] the logged action, 0 .. A - 1.
         policy: [R, A] probabilities of the target policy, each row summing to 1.
-        logging: [R] probability of the logged action under the policy that acted.
         q_hat: [R, A] modelled reward of every action.
-        users: [R] the user of each row.
         rng: source of the resamples.
         clip: see ``importance_weights``.
         draws: resamples.
@@ -160,20 +181,16 @@ def doubly_robust(
         RecGymError: as ``ips`` and ``direct_method``, or an action out of range.
     """
     expected = _expected(policy, q_hat)
-    wide, model = np.asarray(policy, np.float64), np.asarray(q_hat, np.float64)
+    model = np.asarray(q_hat, np.float64)
     taken = numbers("actions", actions, low=0, high=model.shape[1] - 1).astype(np.int64)
-    gains = numbers("rewards", rewards)
+    gains, weights = log.weighted(clip=clip)
     aligned(rewards=gains, actions=taken, policy=expected)
-    rows = np.arange(len(taken))
-    weights = importance_weights(wide[rows, taken], logging, clip=clip)
-    return statistics.mean(expected + weights * (gains - model[rows, taken]), users, rng, draws=draws)
+    residuals = gains - model[np.arange(len(taken)), taken]
+    return statistics.mean(expected + weights * residuals, log.users, rng, draws=draws)
 
 
 def item_position(
-    rewards: npt.ArrayLike,
-    target: npt.ArrayLike,
-    logging: npt.ArrayLike,
-    users: npt.ArrayLike,
+    log: Logged,
     rng: np.random.Generator,
     *,
     clip: float = np.inf,
@@ -184,10 +201,7 @@ def item_position(
     Unbiased where what an item earns depends on its own position alone, not on its neighbours.
 
     Args:
-        rewards: [R, K] of every position of the logged slate.
-        target: [R, K] marginal probability that the target policy puts this item at this position.
-        logging: [R, K] the same of the policy that acted.
-        users: [R] the user of each row.
+        log: what was logged.
         rng: source of the resamples.
         clip: see ``importance_weights``; clips each position.
         draws: resamples.
@@ -195,16 +209,12 @@ def item_position(
     Raises:
         RecGymError: see ``importance_weights``; shapes that differ, or a reward that is not finite.
     """
-    gains, weights = numbers("rewards", rewards, 2), importance_weights(target, logging, clip=clip)
-    aligned(rewards=gains, weights=weights)
-    return statistics.mean((weights * gains).sum(1), users, rng, draws=draws)
+    gains, weights = log.weighted(clip=clip, dims=(2, 2))
+    return statistics.mean((weights * gains).sum(1), log.users, rng, draws=draws)
 
 
 def reward_interaction(
-    rewards: npt.ArrayLike,
-    target: npt.ArrayLike,
-    logging: npt.ArrayLike,
-    users: npt.ArrayLike,
+    log: Logged,
     rng: np.random.Generator,
     *,
     clip: float = np.inf,
@@ -217,10 +227,7 @@ def reward_interaction(
     an episode in place of positions this is per-decision importance sampling (Precup et al., 2000).
 
     Args:
-        rewards: [R, K] of every position of the logged slate.
-        target: [R, K] probability under the target policy of the item given those above it.
-        logging: [R, K] the same of the policy that acted.
-        users: [R] the user of each row.
+        log: what was logged.
         rng: source of the resamples.
         clip: largest product kept; see ``importance_weights``.
         draws: resamples.
@@ -228,17 +235,13 @@ def reward_interaction(
     Raises:
         RecGymError: as ``item_position``.
     """
-    gains, weights = numbers("rewards", rewards, 2), importance_weights(target, logging)
-    aligned(rewards=gains, weights=weights)
+    gains, weights = log.weighted(dims=(2, 2))
     products = np.minimum(np.cumprod(weights, axis=1), clip)
-    return statistics.mean((products * gains).sum(1), users, rng, draws=draws)
+    return statistics.mean((products * gains).sum(1), log.users, rng, draws=draws)
 
 
 def pseudo_inverse(
-    rewards: npt.ArrayLike,
-    target: npt.ArrayLike,
-    logging: npt.ArrayLike,
-    users: npt.ArrayLike,
+    log: Logged,
     rng: np.random.Generator,
     *,
     draws: int = DRAWS,
@@ -250,19 +253,15 @@ def pseudo_inverse(
     is then biased), unless every position has candidates of its own.
 
     Args:
-        rewards: [R] of each logged slate.
-        target: [R, K] marginal probability that the target policy puts this item at this position.
-        logging: [R, K] the same of the policy that acted.
-        users: [R] the user of each row.
+        log: what was logged.
         rng: source of the resamples.
         draws: resamples.
 
     Raises:
         RecGymError: as ``item_position``.
     """
-    gains, weights = numbers("rewards", rewards), importance_weights(target, logging)
-    aligned(rewards=gains, weights=weights[:, 0])
-    return statistics.mean(gains * (1 - weights.shape[1] + weights.sum(1)), users, rng, draws=draws)
+    gains, weights = log.weighted(dims=(1, 2))
+    return statistics.mean(gains * (1 - weights.shape[1] + weights.sum(1)), log.users, rng, draws=draws)
 
 
 def _expected(policy: npt.ArrayLike, q_hat: npt.ArrayLike) -> Floats:

@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 import pandas as pd
 
-from recgym.evaluation import plots, table
+from recgym.evaluation import charts, plots, table
+from recgym.evaluation.families import families, interval, number
 from recgym.evaluation.metrics import METRICS, Metric
 from recgym.evaluation.store import TRAINING, atomically, write_json
 from recgym.evaluation.summary import ScenarioSummary, Summary, summarise_run
 
 REPORT = "report.html"
+_LEADERBOARD = (
+    *("reward", "reward_per_step", "session_depth", "hit_rate", "precision", "discoveries", "revenue", "popularity"),
+    *("ndcg", "disagreement"),
+)
 _REPLAYED_SLATES = 8  # an episode; longer ones say how many more there were
 
 
@@ -89,9 +95,16 @@ def render(summary: Summary, steps: pd.DataFrame, curves: pd.DataFrame | None = 
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(number=lambda value: table.number(value).replace("-", "−"), share=table.share)
+    environment.filters.update(
+        number=lambda value: number(value).replace("-", "−"),
+        share=table.share,
+        percent=lambda value: f"{value:.0%}",
+        signed=lambda estimate: _ranged(interval(estimate, signed=True)),
+        ranged=_ranged,
+    )
     # The first is the reward; a world without prices has no revenue.
-    used = [metric for metric in METRICS if all(metric.id in line.scores for line in summary.scenarios[0].lines)]
+    lines = summary.scenarios[0].lines
+    used = [metric for metric in METRICS if metric.id in _LEADERBOARD and all(metric.id in one.scores for one in lines)]
     configuration = summary.manifest.get("configuration", {})
     currency = (configuration.get("world") or {}).get("currency")
     return environment.get_template("report.html.j2").render(
@@ -102,6 +115,14 @@ def render(summary: Summary, steps: pd.DataFrame, curves: pd.DataFrame | None = 
         facts=_facts(summary.manifest),
         currency=_symbol(currency) or currency,
     )
+
+
+def _ranged(text: str) -> markupsafe.Markup:
+    """A number and its interval, the interval set back."""
+    value, bracket, rest = text.replace("-", "−").partition(" [")
+    if not bracket:
+        return markupsafe.escape(value)
+    return markupsafe.Markup('{} <span class="range">[{}</span>').format(value, rest)
 
 
 def _section(
@@ -125,13 +146,90 @@ def _section(
         ],
         "reward_plot": plots.reward_plot(part.lines, part.scenario),
         "forests": [(name, plots.forest_plot(part.versus(name), name, part.scenario)) for name in part.references],
-        "history_plot": plots.history_plot(part.history, order, part.scenario),
+        "history_plot": plots.history_plot(part.history, _leaders(part), part.scenario),
+        "figures": list(_figures(part, order)),
+        "families": families(part),
         "learning_plot": plots.learning_plot(mine, _levels(part), part.scenario) if len(mine) else None,
         "replays": [
             {"user": int(user), "episodes": _episodes(mine, order, currency)}
             for user, mine in (traced.groupby("user", sort=False) if len(traced) else ())
         ],
     }
+
+
+def _figures(part: ScenarioSummary, order: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Title, caption and SVG of the figures that this scenario has data for."""
+    key, some = part.scenario, _leaders(part)
+    yield (
+        "Performance profile",
+        "Share of episodes with a reward above each threshold, 95% bands. Higher is better.",
+        charts.curves_plot(
+            part.profile, some, key, across="threshold", up="value", labels=("reward of an episode", "share above")
+        ),
+    )
+    if len(part.retention):
+        yield (
+            "Retention",
+            "Share of users who visit on that day of the episode or later.",
+            charts.curves_plot(
+                part.retention, some, key, across="day", up="retained", labels=("day", "still visiting")
+            ),
+        )
+    if part.transfer:
+        yield (
+            "Away from home",
+            "Filled: in the world of the training. Hollow: in a world fitted on other users. 95% intervals.",
+            charts.transfer_plot(part.transfer, key),
+        )
+    scores = part.measures
+    if scores.empty:
+        return
+    whole = scores[(scores["group"] == "overall") & (scores["family"] != "cold start")]
+    if "disagreement" in set(whole["metric"]):
+        yield (
+            "How sure is the simulator",
+            "Disagreement of an ensemble's members on what each agent shows. An agent that leads the simulator where "
+            "its members disagree may exploit it.",
+            charts.estimates_plot(whole[whole["metric"] == "disagreement"], order, key, "disagreement on the chance"),
+        )
+    wide = whole.pivot_table(index=["agent", "privileged"], columns="metric", values="value").reset_index()
+    fair = scores[scores["metric"] == "exposed_utility"]
+    rivals = [("NDCG of first slates", "ndcg", wide)]
+    for attribute, mine in fair.groupby("group", sort=False):
+        found = wide.merge(mine[["agent", "value"]].rename(columns={"value": "fair"}), on="agent")
+        rivals.append((f"fairness of exposure by {attribute}", "fair", found))
+    if "retained_30" in wide:
+        rivals.append(("retained after 30 days", "retained_30", wide))
+    for across, column, points in rivals:
+        if column in points:
+            both = points.rename(columns={column: "x", "reward": "y"})[["agent", "privileged", "x", "y"]].dropna()
+            yield (
+                f"Reward and {across}",
+                "More of both is better; the line joins the agents that none beats in both. Hollow: privileged.",
+                charts.pareto_plot(both, f"{key}-{column}-{across}", across=across, up="reward of an episode"),
+            )
+    gaps = scores[(scores["metric"] == "reward gap")]
+    for attribute, mine in gaps.groupby("group", sort=False):
+        yield (
+            f"Gap between users by {attribute}",
+            "Largest less smallest mean reward over groups, 95% interval. Orange: the gap that shuffled labels show.",
+            charts.gap_plot(mine, order, f"{key}-{attribute}", f"gap in reward by {attribute}"),
+        )
+    if len(part.exposure):
+        for attribute, mine in part.exposure.groupby("attribute", sort=False):
+            yield (
+                f"Who is shown, by {attribute}",
+                "Shares of attention; the marks say where shares by relevance would end.",
+                charts.shares_plot(mine, order, f"{key}-{attribute}"),
+            )
+
+
+def _leaders(part: ScenarioSummary) -> list[str]:
+    """The agents that figures with a colour each show: the best, the references, and the best privileged one."""
+    best = [line.agent for line in part.competitors[:5]]
+    bound = [line.agent for line in part.lines if line.privileged][:1]
+    chosen = dict.fromkeys([*best[:4], *bound, *part.references, *best])
+    return list(chosen)[:8]
 
 
 def _levels(part: ScenarioSummary) -> dict[str, float]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from gymnasium.vector import AutoresetMode
@@ -16,12 +15,13 @@ from recgym.agents.online import Transitions
 from recgym.agents.protocol import ActContext, Agent
 from recgym.envs.vector import RecVectorEnv
 from recgym.errors import ActionError, AgentError
+from recgym.evaluation.catalogue import Catalogue
+from recgym.evaluation.judge import attention, judge
+from recgym.evaluation.ledger import Answer, Ledger
+from recgym.evaluation.metrics.arrays import Floats, Ints
+from recgym.evaluation.trace import Trace
 from recgym.simulation.simulator import Simulator
 from recgym.simulation.state import State
-from recgym.worlds.world import World
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -29,46 +29,18 @@ class Played:
     """What a chunk of episodes left behind.
 
     Attributes:
-        episodes: one row a user, in the order given.
-        exposures: item row, shown (times) and consumed (times), ascending by item, zeros left out.
+        episodes: one row a user, in the order given; see ``Ledger.episodes``.
+        visits: one row a visit; see ``Ledger.visits``.
+        providers: one row a user and group of providers; see ``Ledger.providers``.
+        exposures: one row an item that was shown or could have been, ascending; see ``Ledger.exposures``.
         steps: one row a slate position, for the users that were traced.
     """
 
     episodes: pd.DataFrame
+    visits: pd.DataFrame
+    providers: pd.DataFrame
     exposures: pd.DataFrame
     steps: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """What the rows need to know of a world's items and users, looked up once."""
-
-    prices: Floats | None  # [N] currency units, discount taken off; None where items have no price
-    popularity: Floats  # [N] logged purchases
-    owned: Ints  # sorted keys user * N + item of the pairs in the log
-    history_trips: Ints  # [U]
-
-    @classmethod
-    def of(cls, world: World) -> Catalogue:
-        """The catalogue of ``world``."""
-        log = world.interactions()
-        owned = log["user"].to_numpy(np.int64) * world.num_items + log["item"].to_numpy(np.int64)
-        prices = None
-        if "price" in world.items and bool(world.items["price"].notna().any()):
-            columns = world.items.reindex(columns=["price", "discount"]).fillna(0.0)
-            prices = (columns["price"] * (1 - columns["discount"])).to_numpy(np.float64)
-        return cls(
-            prices=prices,
-            popularity=world.items["popularity"].to_numpy(np.float64),
-            owned=np.sort(owned),
-            history_trips=world.users["num_trips"].to_numpy(np.int64),
-        )
-
-    def is_new(self, users: Ints, items: Ints) -> npt.NDArray[np.bool_]:
-        """[B, K] whether the log never saw ``users`` [B] with ``items`` [B, K]."""
-        keys = users[:, None] * len(self.popularity) + items
-        at = np.searchsorted(self.owned, keys).clip(max=max(len(self.owned) - 1, 0))
-        return self.owned[at] != keys if len(self.owned) else np.ones(items.shape, bool)
 
 
 def play(
@@ -124,12 +96,11 @@ def _play(
     finished: Callable[[int], None],
 ) -> Played:
     lanes = len(users)
-    ledger = _Ledger(lanes, env.world.num_items, catalogue)
-    trace = _Trace(num_traced, env.world, catalogue.prices)
+    trace = Trace(num_traced, env.world, catalogue.prices)
     observations, info = env.reset(
         seed=[int(seed) for seed in lane_seeds], options={"users": users, "episodes": np.zeros(lanes, np.int64)}
     )
-    first_day = np.asarray(info["day"], np.int64).copy()
+    ledger = Ledger(users, np.asarray(info["day"], np.int64).copy(), catalogue, attention(simulator))
     step = 0
     while ledger.alive.any():
         context = ActContext(lane_seeds, np.full(lanes, step), env.slate_size, learning=agent.adapts)
@@ -139,11 +110,14 @@ def _play(
                 f"agent {agent.id!r} returned slates of shape {np.shape(slates)}, not {(lanes, env.slate_size)}"
             )
         before, unsure = observations, _disagreement(simulator, env.state, slates)
+        obvious = _obvious(env.state, catalogue, env.slate_size)
+        verdict = judge(simulator, env.state, slates, ledger.alive)
+        chance = _log_chance(agent, observations, context, slates)
         try:
             observations, rewards, terminated, truncated, info = env.step(slates)
         except ActionError as error:
             raise ActionError(f"agent {agent.id!r}, slate {step} of the episodes: {error}") from error
-        ledger.record(users, first_day, rewards, terminated, truncated, info, unsure)
+        ledger.record(Answer(rewards, terminated, truncated, info, obvious, chance, unsure, verdict))
         if agent.adapts:
             told = (rewards, terminated, truncated, info)
             examined = env.scenario.observation.examined
@@ -151,7 +125,26 @@ def _play(
         trace.record(step, ledger.playing, info)
         step += 1
         finished(int(lanes - ledger.alive.sum()))
-    return Played(ledger.episodes(users, lane_seeds), ledger.exposures(), trace.table(users))
+    return Played(
+        ledger.episodes(lane_seeds), ledger.visits(), ledger.providers(), ledger.exposures(), trace.table(users)
+    )
+
+
+def _obvious(state: State, catalogue: Catalogue, slate_size: int) -> Floats:
+    """[B] popularity of the K-th most popular candidate: who shows no other ones surprises nobody."""
+    popularity = catalogue.popularity[state.candidates.numpy(force=True)]
+    found: Floats = np.partition(popularity, -slate_size, axis=1)[:, -slate_size]
+    return found
+
+
+def _log_chance(agent: Agent, observations: Any, context: ActContext, slates: Ints) -> Floats:
+    """[B] log of the chance of each slate under the agent's own draws; NaN where the agent does not know it."""
+    chances = None if agent.adapts else agent.propensities(observations, context, slates)
+    if chances is None:
+        return np.full(len(slates), np.nan)
+    with np.errstate(divide="ignore"):
+        found: Floats = np.log(chances).sum(1)
+    return found
 
 
 def _disagreement(simulator: Simulator, state: State, slates: Ints) -> Floats | None:
@@ -163,133 +156,3 @@ def _disagreement(simulator: Simulator, state: State, slates: Ints) -> Floats | 
     items = state.candidates.to(torch.int64).gather(1, positions)
     spread = simulator.disagreement(state, items)
     return None if spread is None else spread.mean(1).numpy(force=True).astype(np.float64)
-
-
-class _Ledger:
-    """Running sums of every lane's first episode; what a lane does after it ended is not counted."""
-
-    def __init__(self, lanes: int, num_items: int, catalogue: Catalogue) -> None:
-        self.alive = np.ones(lanes, bool)  # [B] the episode goes on
-        self.playing = self.alive  # [B] the episode went on when the last slate was shown
-        self._catalogue = catalogue
-        self._sums: dict[str, Floats] = {}
-        self._terminated = np.zeros(lanes, bool)
-        self._shown = np.zeros(num_items, np.int64)
-        self._taken = np.zeros(num_items, np.int64)
-
-    def record(
-        self,
-        users: Ints,
-        first_day: Ints,
-        rewards: Any,
-        terminated: Any,
-        truncated: Any,
-        info: dict[str, Any],
-        unsure: Floats | None,
-    ) -> None:
-        """Adds one step of every lane that is still in its first episode."""
-        now = self.playing = self.alive
-        slate = np.asarray(info["slate"], np.int64)  # [B, K]
-        consumed = np.asarray(info["consumed"], bool) & now[:, None]  # [B, K]
-        quantity = np.where(consumed, info["quantity"], 0)  # [B, K]
-        rated = np.where(consumed, info["rating"], 0)  # [B, K]
-        catalogue = self._catalogue
-        self._add("reward", np.asarray(rewards, np.float64))
-        self._add("num_steps", np.ones(len(now)))
-        self._add("num_shown", np.full(len(now), slate.shape[1]))
-        self._add("num_examined", np.asarray(info["examined"], np.int64).sum(1))
-        self._add("num_consumed", consumed.sum(1))
-        self._add("num_hits", consumed.max(axis=1))
-        self._add("num_new", (consumed & catalogue.is_new(users, slate)).sum(1))
-        self._add("units", quantity.sum(1))
-        if catalogue.prices is not None:
-            self._add("revenue", (quantity * catalogue.prices[slate]).sum(1))
-        if unsure is not None:
-            self._add("disagreement", unsure)
-        self._add("num_rated", (rated > 0).sum(1))
-        self._add("rating_sum", rated.sum(1))
-        self._add("popularity_shown", catalogue.popularity[slate].sum(1))
-        self._set("num_trips", np.asarray(info["trip"]) + 1)
-        self._set("num_days", np.asarray(info["day"]) - first_day)
-        np.add.at(self._shown, slate[now], 1)
-        np.add.at(self._taken, slate[consumed], 1)
-        self._terminated |= now & np.asarray(terminated, bool)
-        self.alive = now & ~(np.asarray(terminated, bool) | np.asarray(truncated, bool))
-
-    def _add(self, name: str, values: npt.NDArray[Any]) -> None:
-        sums = self._sums.setdefault(name, np.zeros(len(self.alive)))
-        sums[self.alive] += values[self.alive]
-
-    def _set(self, name: str, values: npt.NDArray[Any]) -> None:
-        self._sums.setdefault(name, np.zeros(len(self.alive)))[self.alive] = values[self.alive]
-
-    def episodes(self, users: Ints, lane_seeds: Ints) -> pd.DataFrame:
-        """One row a lane."""
-        real = ("reward", "revenue", "disagreement")
-        whole = {name: sums.astype(np.int64) for name, sums in self._sums.items() if name not in real}
-        nothing = np.full(len(users), np.nan)
-        return pd.DataFrame(
-            {
-                "user": users,
-                "lane_seed": lane_seeds,
-                "history_trips": self._catalogue.history_trips[users],
-                "reward": self._sums["reward"],
-                "revenue": self._sums.get("revenue", nothing),
-                **whole,
-                "disagreement": self._sums.get("disagreement", nothing) / np.maximum(whole["num_steps"], 1),
-                "ended": np.where(self._terminated, "left", "truncated"),
-            }
-        )
-
-    def exposures(self) -> pd.DataFrame:
-        """How often each item was shown and consumed."""
-        items = np.flatnonzero(self._shown)
-        return pd.DataFrame({"item": items, "shown": self._shown[items], "consumed": self._taken[items]})
-
-
-class _Trace:
-    """Every slate of the first few lanes, for the replay in the report."""
-
-    def __init__(self, lanes: int, world: World, prices: Floats | None) -> None:
-        self._lanes = lanes
-        self._world = world
-        self._prices = prices
-        self._pieces: list[pd.DataFrame] = []
-
-    def record(self, step: int, playing: npt.NDArray[np.bool_], info: dict[str, Any]) -> None:
-        lanes = np.flatnonzero(playing[: self._lanes])
-        if not len(lanes):
-            return
-        slate = np.asarray(info["slate"], np.int64)[lanes]  # [n, K]
-        width = slate.shape[1]
-
-        def column(key: str) -> npt.NDArray[Any]:
-            values = np.asarray(info[key])[lanes]
-            return values.reshape(-1) if values.ndim > 1 else np.repeat(values, width)
-
-        self._pieces.append(
-            pd.DataFrame(
-                {
-                    "lane": np.repeat(lanes, width),
-                    "step": step,
-                    "trip": column("trip"),
-                    "day": column("day"),
-                    "position": np.tile(np.arange(width), len(lanes)),
-                    "item": slate.reshape(-1),
-                    **{key: column(key) for key in ("examined", "consumed", "quantity", "rating")},
-                }
-            )
-        )
-
-    def table(self, users: Ints) -> pd.DataFrame:
-        """The traced slates, user by user, with titles and prices so that the report needs no world."""
-        if not self._pieces:
-            return pd.DataFrame()
-        steps = pd.concat(self._pieces).sort_values(["lane", "step", "position"], kind="stable", ignore_index=True)
-        steps.insert(0, "user", users[steps.pop("lane").to_numpy()])
-        rows = steps["item"].to_numpy()
-        shown = self._world.items.iloc[rows]
-        for name in ("title", "category"):
-            steps[name] = shown[name].astype(str).to_numpy() if name in shown else ""
-        steps["price"] = np.nan if self._prices is None else self._prices[rows]
-        return steps

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from recgym.errors import RecGymError
-from recgym.evaluation.statistics import LEVEL, checked, paired_values, resample_blocks
+from recgym.evaluation.statistics import LEVEL, Floats, by_cluster, checked, paired_values, resample_blocks
 
 DRAWS = 10_000
 POWER = 0.8
@@ -20,29 +20,45 @@ POWER = 0.8
 def paired_p_value(
     differences: npt.ArrayLike, users: npt.ArrayLike, rng: np.random.Generator, *, draws: int = DRAWS
 ) -> float:
-    """Two-sided p-value of a mean difference of 0, by turning the signs of whole users at random (Fisher, 1935).
+    """``paired_p_values`` of one pair: differences [R] -> p-value."""
+    values, clusters = checked(differences, users)
+    return float(paired_p_values(values[:, None], clusters, rng, draws=draws)[0])
+
+
+def paired_p_values(
+    differences: npt.ArrayLike, users: npt.ArrayLike, rng: np.random.Generator, *, draws: int = DRAWS
+) -> Floats:
+    """Two-sided p-values of mean differences of 0, by turning the signs of whole users at random (Fisher, 1935).
 
     Exact where the differences of a user are as likely with either sign, as when two agents are exchangeable. The
     drawn signs and those observed count together, so that the p-value is never 0 (Phipson and Smyth, 2010).
 
     Args:
-        differences: [R] first agent minus second, on the same user and luck.
-        users: [R] the user of each.
+        differences: [R, P] first agent minus second of each pair, on the same user and luck; all pairs meet the same
+            signs.
+        users: [R] the user of each row.
         rng: source of the signs.
         draws: number of sign patterns.
+
+    Returns:
+        [P] in (0, 1].
 
     Raises:
         RecGymError: no rows, lengths that differ, or a difference that is not finite.
     """
-    values, clusters = checked(differences, users)
-    sums = np.bincount(np.unique(clusters, return_inverse=True)[1], values)  # [C]
+    values = np.asarray(differences, np.float64)
+    if values.ndim != 2:
+        raise RecGymError(f"differences must be [R, P], got shape {values.shape}")
+    columns = [checked(column, users)[0] for column in values.T]
+    sums = by_cluster(np.stack(columns, axis=1), np.unique(np.asarray(users), return_inverse=True)[1])  # [C, P]
     # A pattern that ties with the observed one may round below it.
-    observed = abs(sums.sum()) - 1e-9 * np.abs(sums).sum()
-    extreme = 0
+    observed = np.abs(sums.sum(0)) - 1e-9 * np.abs(sums).sum(0)
+    extreme = np.zeros(sums.shape[1], np.int64)
     for size in resample_blocks(draws, len(sums)):
         signs = rng.integers(0, 2, (size, len(sums)), dtype=np.int8) * 2.0 - 1
-        extreme += int((np.abs(signs @ sums) >= observed).sum())
-    return (1 + extreme) / (1 + draws)
+        extreme += (np.abs(signs @ sums) >= observed).sum(0)
+    found: Floats = (1 + extreme) / (1 + draws)
+    return found
 
 
 def holm(p_values: Sequence[float] | npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -93,15 +109,18 @@ def paired_tests(
         UnknownNameError: an agent that has no rows.
         RecGymError: two agents that did not meet the same users and seeds, or no pairs.
     """
-    lines = []
-    for first, second in pairs:
-        for scenario, both in paired_values(rows, first, second, value).groupby("scenario", sort=False):
-            gaps = both["first"].to_numpy(float) - both["second"].to_numpy(float)
-            names = {"scenario": scenario, "first": first, "second": second, "difference": gaps.mean()}
-            lines.append({**names, "p_value": paired_p_value(gaps, both["user"], rng, draws=draws)})
-    if not lines:
+    tables = []
+    for scenario, part in rows.groupby("scenario", sort=False):
+        sides = [paired_values(part, first, second, value) for first, second in pairs]
+        if not sides:
+            raise RecGymError("there are no pairs of agents to test")
+        gaps = np.stack([(side["first"] - side["second"]).to_numpy(float) for side in sides], axis=1)
+        p_values = paired_p_values(gaps, sides[0]["user"], rng, draws=draws)
+        names = pd.DataFrame(pairs, columns=["first", "second"])
+        tables.append(names.assign(scenario=scenario, difference=gaps.mean(0), p_value=p_values))
+    if not tables:
         raise RecGymError("there are no pairs of agents to test")
-    table = pd.DataFrame(lines)
+    table = pd.concat(tables, ignore_index=True)[["scenario", "first", "second", "difference", "p_value"]]
     return table.assign(adjusted=holm(table["p_value"]))
 
 

@@ -102,7 +102,12 @@ def ratio(
         level: coverage of the interval.
         method: ``bca`` or ``percentile``.
     """
-    return _ratios([numerators], denominators, users, rng, draws, level, method)[0]
+    tops, clusters = checked(numerators, users)
+    bottoms = checked(denominators, users)[0]
+    sizes = np.bincount(np.unique(clusters, return_inverse=True)[1], bottoms)
+    if (sizes <= 0).any():
+        raise RecGymError("a ratio needs denominators with a positive sum for every user")
+    return ratios(tops[:, None], bottoms[:, None], clusters, rng, draws=draws, level=level, method=method)[0]
 
 
 def means(
@@ -115,36 +120,74 @@ def means(
     method: Method = "bca",
 ) -> list[Estimate]:
     """``mean`` of each of ``columns`` ([R] each), all on the same resamples: many means for the price of about one."""
-    return _ratios(columns, np.ones(len(np.asarray(users))), users, rng, draws, level, method)
+    values = np.stack([checked(column, users)[0] for column in columns], axis=1)
+    return ratios(values, np.ones(values.shape), users, rng, draws=draws, level=level, method=method)
 
 
-def _ratios(
-    columns: Sequence[npt.ArrayLike],
+def ratios(
+    numerators: npt.ArrayLike,
     denominators: npt.ArrayLike,
     users: npt.ArrayLike,
     rng: np.random.Generator,
-    draws: int,
-    level: float,
-    method: Method,
+    *,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    method: Method = "bca",
 ) -> list[Estimate]:
-    bottom, clusters = checked(denominators, users)
+    """``ratio`` of each of K columns, all on the same resamples.
+
+    Args:
+        numerators: [R, K].
+        denominators: [R, K], not negative, each column with a positive sum; a user may have none.
+        users: [R] the user of each row.
+        rng: source of the resamples.
+        draws: number of resamples; one without any denominator is left out for its column.
+        level: coverage of the intervals.
+        method: ``bca`` or ``percentile``.
+
+    Raises:
+        RecGymError: shapes that differ, no rows, a number that is not finite, or a denominator out of range.
+    """
+    tops, bottoms = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    clusters = np.asarray(users)
+    if tops.ndim != 2 or tops.shape != bottoms.shape or len(tops) != len(clusters) or not tops.size:
+        raise RecGymError(
+            f"ratios need [R, K] numerators and denominators and [R] users, R and K at least 1, got {tops.shape}, "
+            f"{bottoms.shape} and {clusters.shape}"
+        )
+    if not np.isfinite(tops).all() or not np.isfinite(bottoms).all() or (bottoms < 0).any():
+        raise RecGymError("ratios need finite numbers, and denominators that are not negative")
     _, index = np.unique(clusters, return_inverse=True)
-    sizes = np.bincount(index, bottom)  # [C]
-    if (sizes <= 0).any():
-        raise RecGymError("a ratio needs denominators with a positive sum for every user")
-    sums = np.stack([np.bincount(index, checked(column, users)[0]) for column in columns], axis=1)  # [C, K]
-    points = sums.sum(0) / sizes.sum()
+    sums, sizes = by_cluster(tops, index), by_cluster(bottoms, index)  # [C, K]
+    if (sizes.sum(0) <= 0).any():
+        raise RecGymError(
+            f"column {int(np.flatnonzero(sizes.sum(0) <= 0)[0])} has no denominator: its ratio is undefined"
+        )
     num_users = len(sums)
+    points = sums.sum(0) / sizes.sum(0)
     if num_users < 2:
-        return [Estimate(float(point), np.nan, np.nan, num_users, len(bottom)) for point in points]
-    blocks = [(w @ sums) / (w @ sizes)[:, None] for w in resamples(num_users, num_users, draws, rng)]
+        return [Estimate(float(point), np.nan, np.nan, num_users, len(tops)) for point in points]
+    blocks = [_over(w @ sums, w @ sizes) for w in resamples(num_users, num_users, draws, rng)]
     replicates = np.concatenate(blocks)  # [draws, K]
-    jackknife = (sums.sum(0) - sums) / (sizes.sum() - sizes)[:, None]  # [C, K]
+    jackknife = _over(sums.sum(0) - sums, sizes.sum(0) - sizes)  # [C, K]
     out = []
     for column, point in enumerate(points.tolist()):
-        low, high = _interval(point, replicates[:, column], jackknife[:, column], level, method)
-        out.append(Estimate(point, low, high, num_users, len(bottom)))
+        drawn, without = replicates[:, column], jackknife[:, column]
+        low, high = _interval(point, drawn[~np.isnan(drawn)], without[~np.isnan(without)], level, method)
+        out.append(Estimate(point, low, high, num_users, len(tops)))
     return out
+
+
+def by_cluster(values: Floats, index: Ints) -> Floats:
+    """Sums [C, K] of the rows of ``values`` [R, K] by cluster ``index`` [R], from 0."""
+    order = np.argsort(index, kind="stable")
+    starts = np.flatnonzero(np.diff(index[order], prepend=-1))
+    found: Floats = np.add.reduceat(values[order], starts, axis=0)
+    return found
+
+
+def _over(top: Floats, bottom: Floats) -> Floats:
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
 
 
 @dataclass(frozen=True)
@@ -156,11 +199,13 @@ class Comparison:
     second: str
     difference: Estimate  # mean of (first - second) over paired episodes
     improvement: Estimate  # chance that first does better on a paired episode, ties counting half
+    p_value: float | None = None  # of no difference, after Holm's correction for all comparisons of the leaderboard
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         names = {"scenario": self.scenario, "first": self.first, "second": self.second}
-        return {**names, "difference": self.difference.to_dict(), "improvement": self.improvement.to_dict()}
+        ends = {"difference": self.difference.to_dict(), "improvement": self.improvement.to_dict()}
+        return {**names, **ends, "p_value": self.p_value}
 
     def __str__(self) -> str:
         """The comparison as one line, such as ``frequency - popularity: +0.41 [0.35, 0.47]``."""
@@ -214,12 +259,29 @@ def compare(
         draws: number of resamples.
         level: coverage of the intervals.
     """
+    return compare_all(rows, [(first, second)], rng, value=value, draws=draws, level=level)
+
+
+def compare_all(
+    rows: pd.DataFrame,
+    pairs: Sequence[tuple[str, str]],
+    rng: np.random.Generator,
+    *,
+    value: str = "reward",
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> list[Comparison]:
+    """``compare`` of all ``pairs`` of agents on the same resamples: scenario by scenario, in the order given."""
     found = []
-    for scenario, pairs in paired_values(rows, first, second, value).groupby("scenario", sort=False):
-        gaps = pairs["first"].to_numpy(float) - pairs["second"].to_numpy(float)
-        wins = (np.sign(gaps) + 1) / 2
-        difference, improvement = (mean(x, pairs["user"], rng, draws=draws, level=level) for x in (gaps, wins))
-        found.append(Comparison(str(scenario), first, second, difference, improvement))
+    for scenario, part in rows.groupby("scenario", sort=False):
+        sides = [paired_values(part, first, second, value) for first, second in pairs]
+        if not sides:
+            continue
+        gaps = [side["first"].to_numpy(float) - side["second"].to_numpy(float) for side in sides]
+        wins = [(np.sign(gap) + 1) / 2 for gap in gaps]
+        estimates = means([*gaps, *wins], sides[0]["user"], rng, draws=draws, level=level)
+        for at, (first, second) in enumerate(pairs):
+            found.append(Comparison(str(scenario), first, second, estimates[at], estimates[len(pairs) + at]))
     return found
 
 

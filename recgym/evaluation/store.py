@@ -9,11 +9,13 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from recgym.errors import RecGymError
 
@@ -61,6 +63,28 @@ def write_parquet(path: Path, table: pd.DataFrame) -> None:
     atomically(path, lambda file: table.to_parquet(file, index=False, compression="zstd"))
 
 
+def write_pieces(path: Path, pieces: Iterable[pd.DataFrame]) -> None:
+    """Writes tables of one layout as one parquet file, atomically, with one of them in memory at a time.
+
+    Empty pieces are left out; where there are no others, the file holds an empty table.
+    """
+
+    def write(file: Path) -> None:
+        writer: pq.ParquetWriter | None = None
+        for piece in pieces:
+            if not len(piece):
+                continue
+            table = pa.Table.from_pandas(piece, schema=writer.schema if writer else None, preserve_index=False)
+            writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
+            writer.write_table(table)
+        if writer is None:
+            pd.DataFrame().to_parquet(file)
+        else:
+            writer.close()
+
+    atomically(path, write)
+
+
 class RunDirectory:
     """One evaluation on disk: ``run.json``, finished parts under ``parts/``, and the merged tables."""
 
@@ -103,12 +127,13 @@ class RunDirectory:
         """Where the table ``table`` of part ``name`` lies."""
         return self.path / "parts" / f"{_slug(name)}.{table}.parquet"
 
-    def load_part(self, name: str, tables: tuple[str, ...]) -> dict[str, pd.DataFrame] | None:
-        """The tables of a finished part; None where it is not finished."""
-        paths = {table: self.part(name, table) for table in tables}
-        if not all(path.is_file() for path in paths.values()):
-            return None
-        return {table: pd.read_parquet(path) for table, path in paths.items()}
+    def has_part(self, name: str, tables: tuple[str, ...]) -> bool:
+        """Whether part ``name`` is finished: all its tables are in place."""
+        return all(self.part(name, table).is_file() for table in tables)
+
+    def read_part(self, name: str, table: str) -> pd.DataFrame:
+        """A table of a finished part."""
+        return pd.read_parquet(self.part(name, table))
 
     def save_part(self, name: str, tables: Mapping[str, pd.DataFrame]) -> None:
         """Writes a finished part; it counts as finished once its last table is in place."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,15 @@ import pandas as pd
 
 from recgym.errors import RecGymError
 from recgym.evaluation import metrics, statistics
+from recgym.evaluation.aggregate import interquartile_mean, performance_profile
+from recgym.evaluation.measures import Measures, measure
+from recgym.evaluation.significance import paired_tests
 from recgym.evaluation.statistics import Comparison, Estimate
-from recgym.evaluation.store import ROWS, read_manifest
+from recgym.evaluation.store import ROWS, read_manifest, write_parquet
+from recgym.evaluation.transfer import HOME, Transfer, transfers
 
+_PROFILE_DRAWS = 300  # resamples of statistics that look at every episode
+_THRESHOLDS = 25
 REFERENCES = ("frequency", "popularity", "random")
 
 
@@ -27,6 +33,7 @@ class Line:
     scores: dict[str, Estimate]  # metric id -> estimate
     coverage: float | None
     gini: float | None
+    iqm: Estimate | None = None  # interquartile mean of the reward over episodes
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,12 @@ class ScenarioSummary:
     lines: tuple[Line, ...]
     comparisons: tuple[Comparison, ...]
     history: pd.DataFrame  # scenario, agent, group, value, low, high, num_users, num_rows
+    profile: pd.DataFrame  # agent, threshold, value, low, high: share of episodes with a reward above the threshold
+    measures: pd.DataFrame = field(default_factory=pd.DataFrame)  # every metric that applies; see ``Measures``
+    exposure: pd.DataFrame = field(default_factory=pd.DataFrame)  # shares of groups of providers
+    retention: pd.DataFrame = field(default_factory=pd.DataFrame)  # agent, day, retained
+    left_out: tuple[dict[str, str], ...] = ()  # metric and reason
+    transfer: tuple[Transfer, ...] = ()  # where the agents were trained in another world
 
     @property
     def competitors(self) -> list[Line]:
@@ -79,6 +92,7 @@ class Summary:
                             "metrics": {name: estimate.to_dict() for name, estimate in line.scores.items()},
                             "coverage": line.coverage,
                             "gini": line.gini,
+                            "reward_iqm": line.iqm.to_dict() if line.iqm else None,
                         }
                         for line in part.lines
                     ],
@@ -87,11 +101,23 @@ class Summary:
                         {"agent": row.agent, "group": str(row.group), **_estimate(row).to_dict()}
                         for row in part.history.itertuples()
                     ],
+                    "performance_profile": records(part.profile),
+                    "measures": records(part.measures.drop(columns=["scenario"], errors="ignore")),
+                    "left_out": [{"metric": one["metric"], "reason": one["reason"]} for one in part.left_out],
+                    "exposure": records(part.exposure.drop(columns=["scenario"], errors="ignore")),
+                    "retention": records(part.retention),
+                    "transfer": [one.to_dict() for one in part.transfer],
                 }
                 for part in self.scenarios
             ],
             "run": self.manifest,
         }
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of ``table`` as JSON values; NaN becomes None."""
+    found: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")
+    return found
 
 
 def summarise(
@@ -101,6 +127,8 @@ def summarise(
     manifest: dict[str, Any] | None = None,
     *,
     references: Sequence[str] | None = None,
+    measures: Measures | None = None,
+    home: pd.DataFrame | None = None,
     seed: int = 0,
     draws: int = statistics.DRAWS,
 ) -> Summary:
@@ -113,6 +141,8 @@ def summarise(
         manifest: contents of ``run.json``, for the provenance.
         references: agents that every other is compared with; None: those of ``REFERENCES`` that took part,
             otherwise the first agent.
+        measures: what ``measure`` found; None: the report holds what ``rows`` alone tell.
+        home: rows of the same agents in the world that they were trained in, where that is another one.
         seed: of the resampling.
         draws: resamples.
     """
@@ -126,24 +156,26 @@ def summarise(
         spread = metrics.coverage(exposures, num_items)
     parts = []
     for scenario, part in rows.groupby("scenario", sort=False):
-        lines = [_line(str(agent), str(scenario), scores, spread) for agent in part["agent"].unique()]
+        lines = [_line(str(agent), str(scenario), scores, spread, part, seed) for agent in part["agent"].unique()]
         lines.sort(key=lambda line: (line.privileged, -line.scores["reward"].value))
-        comparisons = [
-            comparison
-            for reference in chosen
-            for line in lines
-            if line.agent != reference
-            for comparison in statistics.compare(part, line.agent, reference, np.random.default_rng(seed), draws=draws)
-        ]
         first = part[part["agent"] == lines[0].agent]
+        name = str(scenario)
+        found = measures or Measures(pd.DataFrame())
+        transfer = () if home is None else transfers(home[home["scenario"] == scenario], part, chosen, seed=seed)
         parts.append(
             ScenarioSummary(
-                scenario=str(scenario),
+                scenario=name,
                 num_users=first["user"].nunique(),
                 num_episodes=len(first),
                 lines=tuple(lines),
-                comparisons=tuple(comparisons),
+                comparisons=_comparisons(part, lines, chosen, seed, draws),
                 history=history[history["scenario"] == scenario],
+                profile=_profile(part, seed, min(draws, _PROFILE_DRAWS)),
+                measures=_of_scenario(found.table, name),
+                exposure=_of_scenario(found.exposure, name),
+                retention=_of_scenario(found.retention, name).drop(columns=["scenario"], errors="ignore"),
+                left_out=tuple(one for one in found.left_out if one["scenario"] == name),
+                transfer=tuple(transfer),
             )
         )
     return Summary(tuple(parts), manifest or {})
@@ -159,24 +191,62 @@ def summarise_run(directory: str | Path, *, references: Sequence[str] | None = N
     manifest = read_manifest(directory)
     if not (directory / ROWS).is_file():
         raise RecGymError(f"the evaluation in {directory} has not finished: {ROWS} is missing. Run it again to resume.")
+    measures = measure(directory, manifest)
+    write_parquet(directory / "metrics.parquet", measures.table)
     return summarise(
         pd.read_parquet(directory / ROWS),
-        pd.read_parquet(directory / "items.parquet"),
+        pd.read_parquet(directory / "items.parquet", columns=["scenario", "agent", "item", "shown"]),
         manifest["configuration"]["world"]["num_items"],
         manifest,
         references=references,
+        measures=measures,
+        home=pd.read_parquet(directory / HOME / ROWS) if (directory / HOME / ROWS).is_file() else None,
     )
 
 
-def _line(agent: str, scenario: str, scores: pd.DataFrame, spread: pd.DataFrame) -> Line:
+def _comparisons(
+    rows: pd.DataFrame, lines: Sequence[Line], references: Sequence[str], seed: int, draws: int
+) -> tuple[Comparison, ...]:
+    """Every agent against every reference on the same users and luck; all are one family under Holm's correction."""
+    pairs = [(line.agent, other) for other in references for line in lines if line.agent != other]
+    if not pairs:
+        return ()
+    found = statistics.compare_all(rows, pairs, np.random.default_rng(seed), draws=draws)
+    tests = paired_tests(rows, pairs, np.random.default_rng(seed))
+    return tuple(replace(one, p_value=float(value)) for one, value in zip(found, tests["adjusted"], strict=True))
+
+
+def _profile(rows: pd.DataFrame, seed: int, draws: int) -> pd.DataFrame:
+    """Performance profiles of all agents over thresholds that hold the rewards of nearly all episodes."""
+    low, high = np.quantile(rows["reward"], [0.0, 0.98])
+    thresholds = np.unique(np.round(np.linspace(low, high, _THRESHOLDS), 6))
+    tables = []
+    for agent, mine in rows.groupby("agent", sort=False):
+        rng = np.random.default_rng(seed)
+        shares = performance_profile(mine["reward"], mine["user"], thresholds.tolist(), rng, draws=draws)
+        table = pd.DataFrame([{"value": one.value, "low": one.low, "high": one.high} for one in shares])
+        table.insert(0, "threshold", thresholds)
+        table.insert(0, "agent", agent)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _of_scenario(table: pd.DataFrame, scenario: str) -> pd.DataFrame:
+    return table[table["scenario"] == scenario].reset_index(drop=True) if len(table) else table
+
+
+def _line(agent: str, scenario: str, scores: pd.DataFrame, spread: pd.DataFrame, rows: pd.DataFrame, seed: int) -> Line:
     mine = scores[(scores["agent"] == agent) & (scores["scenario"] == scenario)]
     reach = spread[(spread["agent"] == agent) & (spread["scenario"] == scenario)]
+    played = rows[rows["agent"] == agent]
+    rng = np.random.default_rng(seed)
     return Line(
         agent=agent,
         privileged=bool(mine["privileged"].iloc[0]),
         scores={row.metric: _estimate(row) for row in mine.itertuples()},
         coverage=float(reach["coverage"].iloc[0]) if len(reach) else None,
         gini=float(reach["gini"].iloc[0]) if len(reach) else None,
+        iqm=interquartile_mean(played["reward"], played["user"], rng, draws=_PROFILE_DRAWS),
     )
 
 

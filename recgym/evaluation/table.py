@@ -9,9 +9,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from recgym.evaluation.families import Family, families, interval, number
 from recgym.evaluation.metrics import METRICS
 from recgym.evaluation.statistics import Comparison, Estimate
 from recgym.evaluation.summary import Line, ScenarioSummary, Summary
+from recgym.evaluation.transfer import Transfer
 
 # What the short table shows; the report and the JSON file hold every metric.
 COLUMNS = ("reward_per_step", "session_depth", "hit_rate", "discoveries")
@@ -19,25 +21,11 @@ _TITLES = {metric.id: metric.title for metric in METRICS}
 _SHARES = {"hit_rate", "precision"}
 
 
-def number(value: float | None) -> str:
-    """Three significant digits or two decimals, whichever says more; a dash for nothing."""
-    if value is None or value != value:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
-
-
 def value(metric: str, estimate: Estimate | None) -> str:
     """The point estimate of a metric as text."""
     if estimate is None:
         return "–"
     return f"{estimate.value:.1%}" if metric in _SHARES else number(estimate.value)
-
-
-def interval(estimate: Estimate, *, signed: bool = False) -> str:
-    """An estimate with its interval, such as ``+0.41 [0.35, 0.47]``."""
-    sign = "+" if signed and estimate.value > 0 else ""
-    ends = "" if estimate.low != estimate.low else f" [{number(estimate.low)}, {number(estimate.high)}]"
-    return f"{sign}{number(estimate.value)}{ends}"
 
 
 def share(value: float | None) -> str:
@@ -80,16 +68,36 @@ def markdown(summary: Summary) -> str:
     lines: list[str] = ["# RecGym evaluation", ""]
     for part in summary.scenarios:
         lines += [f"## {part.scenario}", "", headline(part), "", *_markdown_table(part), ""]
-        lines += ["Paired differences in reward, 95% intervals clustered by user:", ""]
+        lines += [
+            "Paired differences in reward, 95% intervals clustered by user; p-values are Holm's over this list:",
+            "",
+        ]
         lines += [f"- {sentence(comparison)}" for comparison in part.comparisons]
         lines += ["", INTERVALS, ""]
+        if part.transfer:
+            lines += ["Reward at home, where the agents were trained, less reward away:", ""]
+            lines += [f"- {one.agent}: {transferred(one)}" for one in part.transfer]
+            lines += [""]
+        for family in families(part):
+            lines += [f"### {family.title}", "", *_grid(family), ""]
+        if part.left_out:
+            lines += ["### Not measured", ""]
+            lines += [f"- {one['metric']}: {one['reason']}" for one in part.left_out]
+            lines += [""]
     return "\n".join(lines)
 
 
 def sentence(comparison: Comparison) -> str:
     """A comparison in words, such as ``frequency - popularity: +0.41 [0.35, 0.47], ahead in 62% of episodes``."""
     gap = interval(comparison.difference, signed=True)
-    return f"{comparison.first} - {comparison.second}: {gap}, better with chance {comparison.improvement.value:.0%}"
+    chance = f"better with chance {comparison.improvement.value:.0%}"
+    return f"{comparison.first} - {comparison.second}: {gap}, {chance}{p_value(comparison)}"
+
+
+def p_value(comparison: Comparison) -> str:
+    """The adjusted p-value of a comparison as text, such as ``, p = 0.012``; nothing where it was not tested."""
+    value = comparison.p_value
+    return "" if value is None else ", p < 0.001" if value < 0.001 else f", p = {value:.3f}"
 
 
 def _cells(line: Line, part: ScenarioSummary) -> Iterator[str]:
@@ -135,7 +143,22 @@ def _differences(part: ScenarioSummary) -> Iterator[Text]:
         style = "green" if gap.low > 0 else "red" if gap.high < 0 else "yellow"
         names = f"{comparison.first} - {comparison.second}:".ljust(width + 1)
         text = Text(f"  {names} ").append(f"{interval(gap, signed=True):<22}", style=style)
-        yield text.append(f" better with chance {comparison.improvement.value:.0%}", style="dim")
+        yield text.append(f" better with chance {comparison.improvement.value:.0%}{p_value(comparison)}", style="dim")
+
+
+def transferred(one: Transfer) -> str:
+    """A transfer gap in words."""
+    text = f"{number(one.home.value)} at home, {number(one.away.value)} away, gap {interval(one.gap, signed=True)}"
+    if one.lead_gap is None:
+        return text
+    return f"{text}; its lead over {one.reference} shrinks by {interval(one.lead_gap, signed=True)}"
+
+
+def _grid(family: Family) -> Iterator[str]:
+    yield f"| agent | {' | '.join(column.title for column in family.columns)} |"
+    yield f"|---|{'---:|' * len(family.columns)}"
+    for agent, cells in family.rows:
+        yield f"| {agent} | {' | '.join(cells)} |"
 
 
 def _markdown_table(part: ScenarioSummary) -> Iterator[str]:

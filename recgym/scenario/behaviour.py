@@ -47,9 +47,17 @@ class Boredom(Section):
 
     strength: float = assumed(
         0.0,
-        "Odds of wanting an item are divided by (1 + recent exposures to its topic) ** strength; 0: no boredom.",
+        "Odds of wanting an item are divided by ((1 + recent exposures to its topic) / (1 + tolerance)) ** strength "
+        "where exposures exceed the tolerance; 0: no boredom.",
         "Warlop, Lazaric and Mary, Fighting boredom in recommender systems with linear reinforcement learning, "
         "NeurIPS 2018",
+        ge=0,
+    )
+    tolerance: float = assumed(
+        0.0,
+        "Recent exposures to a topic that do not bore yet.",
+        "Deffayet, Thonet, Hwang, Lehoux, Renders and de Rijke, SARDINE: a simulator for automated recommendation in "
+        "dynamic and interactive environments, ACM Transactions on Recommender Systems 2024",
         ge=0,
     )
     half_life: float = assumed(

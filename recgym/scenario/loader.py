@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -118,12 +119,13 @@ def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """``overrides`` with ``a.b`` spelled as a mapping within a mapping."""
     out: dict[str, Any] = {}
     for dotted, value in overrides.items():
-        key, _, rest = str(dotted).partition(".")
-        if rest:
-            earlier = out.get(key)
-            out[key] = _Part({**(earlier if isinstance(earlier, dict) else {}), **_nested({rest: value})})
-        else:
-            out[key] = value
+        *sections, key = str(dotted).split(".")
+        inner = out
+        for section in sections:
+            if not isinstance(inner.get(section), dict):
+                inner[section] = _Part()
+            inner = inner[section]
+        inner[key] = copy.deepcopy(value)  # it may be written into
     return out
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from recgym.errors import ScenarioError
+from recgym.errors import ScenarioError, WorldError
 from recgym.registration import SCENARIOS
 from recgym.scenario import Scenario, load_scenario
 from recgym.simulation.candidates import check_candidates
 from recgym.simulation.mood import check_promotions
-from recgym.simulation.population import Population
+from recgym.simulation.population import PLATFORM, Population
 from recgym.simulation.terms import Terms
 from recgym.worlds.world import World
 
@@ -17,7 +17,13 @@ def check_fit(world: World, scenario: Scenario) -> Population:
 
     Raises:
         ScenarioError: names file, key and what is missing.
+        WorldError: it is not the world but what some platform knows of it.
     """
+    if PLATFORM in world.spec.files:
+        raise WorldError(
+            f"this is what the platform of a scenario knows of world {world.name!r}; environments take the world "
+            "itself, env.simulator.world"
+        )
     scenario.check_world(world.name)
     population = Population.of(world, scenario)
     check_candidates(scenario.actions, population.new)

@@ -52,6 +52,7 @@ class Moods:
         behaviour, self._promotions = scenario.behaviour, scenario.actions.promotions
         self._boredom, self._drift = behaviour.boredom, behaviour.drift
         self._shift, self._delay = behaviour.shift, behaviour.delay
+        self._tolerance = math.log1p(self._boredom.tolerance)
         self._base, self._price = behaviour.lift, price
         names = world.items[behaviour.topics].astype(str).to_numpy()
         levels, codes = np.unique(names, return_inverse=True)
@@ -93,7 +94,8 @@ class Moods:
         topics = self.topics[items]
         if mood.exposures is not None:
             # in float64: rounding to float32 then hides how vectors of different lengths are computed
-            bored = mood.exposures.gather(1, topics).to(torch.float64).log1p()
+            bored = mood.exposures.gather(1, topics).to(torch.float64).log1p() - self._tolerance
+            bored = bored.clamp(min=0.0)
             lift = lift - (self._boredom.strength * bored).to(torch.float32)
         if mood.lately is not None:
             lift = lift + self._drift.strength * (mood.lately.gather(1, topics) - self._share[topics])

@@ -19,6 +19,7 @@ from recgym.worlds.world import World
 
 Ints = NDArray[np.int64]
 UNKNOWN = "unknown"  # the level of users whose attribute is missing; reported, but part of no gap
+PLATFORM = "platform"  # marks the files of a world as cut
 _USERS, _ITEMS = 101, 102  # families of keys: who is cut, which items are new
 _ENDLESS = np.iinfo(np.int64).max
 
@@ -158,7 +159,7 @@ def platform_world(world: World, scenario: Scenario, population: Population | No
     was = np.bincount(before["item"], weights=before["count"], minlength=world.num_items)
     left = np.bincount(item, weights=counts, minlength=world.num_items) / np.maximum(was, 1.0)
     popularity = np.round(world.items["popularity"].to_numpy(np.float64) * left).astype(np.int64)
-    files = {**world.spec.files, "platform": _digest(scenario)}  # another hash: what was learned elsewhere is not this
+    files = {**world.spec.files, PLATFORM: _digest(scenario)}  # another hash: what was learned elsewhere is not this
     return replace(
         world,
         spec=world.spec.model_copy(update={"files": files}),

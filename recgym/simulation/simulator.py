@@ -30,6 +30,7 @@ from recgym.simulation.record import PAD, Records, own_history
 from recgym.simulation.session import Session
 from recgym.simulation.state import Memory, Outcome, State, used_entries
 from recgym.threads import num_chunk_threads, spread
+from recgym.types import Appraisal
 from recgym.user_models.protocol import UserModel, can_bind
 from recgym.worlds.world import World
 
@@ -239,13 +240,19 @@ class Simulator:
             items: item rows, int64 [B, C].
         """
         items = items.contiguous()
+        probability, appraisal = self.chance(state, items)
+        again = shown_before(state.memory, items.to(torch.int32))
+        return self.objective.expected(items, probability, appraisal, again)
+
+    @torch.no_grad()
+    def chance(self, state: State, items: Tensor) -> tuple[Tensor, Appraisal]:
+        """Privileged: the chance that each item is consumed if examined, float32 [B, C]; arguments as above."""
         seen = recall(state.memory, used_entries(state, self.slate_size), items)
         own_counts, own_days = own_history(state.record, state.visit.day, items)
         appraisal = self.user_model.appraise(state.hidden, items, own_counts, own_days, state.visit)
         probability = sigmoid(appraisal.logit + self.moods.lift(state, items))
         posterior = ((probability - seen.refused) / (1.0 - seen.refused).clamp(min=1e-12)).clamp(min=0.0)
-        again = shown_before(state.memory, items.to(torch.int32))
-        return self.objective.expected(items, posterior.masked_fill(seen.bought, 0.0), appraisal, again)
+        return posterior.masked_fill(seen.bought, 0.0), appraisal
 
     @torch.no_grad()
     def disagreement(self, state: State, items: Tensor) -> Tensor | None:

@@ -106,14 +106,14 @@ def importable(target: str | type | Any) -> str:
     if isinstance(target, str):
         file, colon, name = target.rpartition(":")
         return f"{Path(file).expanduser().resolve()}:{name}" if colon and file.endswith(".py") else target
-    name = getattr(target, "__qualname__", None)
-    module = getattr(target, "__module__", None)
-    if name is None or module is None or "<" in name:
+    defined: str | None = getattr(target, "__qualname__", None)
+    module: str | None = getattr(target, "__module__", None)
+    if defined is None or module is None or "<" in defined:
         raise RecGymError(f"{target!r} is not defined at the top level of a module")
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file and (module == "__main__" or not _found_by_name(module)):
-        return f"{Path(file).resolve()}:{name}"
-    return f"{module}:{name}"
+    source = getattr(sys.modules.get(module), "__file__", None)
+    if source and (module == "__main__" or not _found_by_name(module)):
+        return f"{Path(source).resolve()}:{defined}"
+    return f"{module}:{defined}"
 
 
 def _found_by_name(module: str) -> bool:
@@ -123,17 +123,23 @@ def _found_by_name(module: str) -> bool:
         return False
 
 
+def _numpy_words() -> bytes:
+    """The words of numpy's global generator and where it stands in them."""
+    state: dict[str, Any] = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
+    return bytes(state["key"].tobytes()) + str(state["pos"]).encode()
+
+
 @contextmanager
 def generators_watched() -> Iterator[list[str]]:
     """A list that at the end names the global random generators that were drawn from or seeded meanwhile."""
     touched: list[str] = []
-    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    kept = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()  # noqa: NPY002
     random.random(), np.random.random(), torch.rand(1)  # noqa: NPY002  (somewhere that no seed leads to)
-    before = random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()  # noqa: NPY002
+    before = random.getstate(), _numpy_words(), torch.get_rng_state()
     try:
         yield touched
         touched += ["random"] if random.getstate() != before[0] else []
-        touched += ["numpy.random"] if np.random.get_state()[1].tobytes() != before[1] else []  # noqa: NPY002
+        touched += ["numpy.random"] if _numpy_words() != before[1] else []
         touched += ["torch"] if not torch.equal(torch.get_rng_state(), before[2]) else []
     finally:
         random.setstate(kept[0])

@@ -141,8 +141,9 @@ class _Trial:
         answers.check_draws(self.checks, self.users, state, slate, visit, _noise)
         half = torch.linspace(0.02, 0.98, LANES)
         answers.check_sizes(self.checks, self._call("intend", (state, *given), state, half), LANES)
-        stays = [self._call("away", (state, *given), state, record, half, torch.full((LANES,), h)) for h in (0.5, 2.0)]
-        answers.check_absence(self.checks, *stays, LANES)
+        hazards = (torch.full((LANES,), hazard) for hazard in (0.5, 2.0))
+        seldom, often = (self._call("away", (state, *given), state, record, half, hazard) for hazard in hazards)
+        answers.check_absence(self.checks, seldom, often, LANES)
         self._batches(state, record, visit, slate, noise, half)
         moved = self._call("transition", given, state.clone(), slate, answer[0], visit)
         self._state("transition", moved)
@@ -246,7 +247,7 @@ class _Trial:
         """Each method of some lanes alone gives bitwise what it gives among all."""
         some = torch.tensor(_SOME)
         one = torch.ones(LANES)
-        few = [value.select(some) for value in (state, record, visit, slate, noise)]
+        few: list[Any] = [value.select(some) for value in (state, record, visit, slate, noise)]
         history, few_history = (slate.own_counts, slate.own_days), (few[3].own_counts, few[3].own_days)
         asked: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
             "appraise": ((state, slate.items, *history, visit), (few[0], few[3].items, *few_history, few[2])),

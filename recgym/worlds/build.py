@@ -19,6 +19,7 @@ import recgym.data
 from recgym.data.interactions import Interactions
 from recgym.paths import recgym_home
 from recgym.user_models.preference.attributes import attribute_columns, item_attributes, item_statistics
+from recgym.user_models.preference.evening import Evening
 from recgym.user_models.preference.exposures import fit_lift
 from recgym.user_models.preference.graph import Knowledge
 from recgym.user_models.preference.model import PreferenceModel, TrainingData
@@ -97,7 +98,11 @@ def item_texts(
         pooling=recipe.pooling,
         progress=lambda done, of: report("encoding texts", done / of),
     )
-    return encode(texts), None if prepared.unseen is None else encode(prepared.unseen.items["text"].tolist())
+    known, unseen = encode(texts), None if prepared.unseen is None else encode(prepared.unseen.items["text"].tolist())
+    if recipe.text_components is None:
+        return known, unseen
+    even = Evening.of(known, recipe.text_components)
+    return even(known), None if unseen is None else even(unseen)
 
 
 def build_directory(recipe: Recipe, log: Interactions) -> Path:

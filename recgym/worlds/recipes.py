@@ -67,6 +67,9 @@ class Recipe(BaseModel):
     encoder: str = Field(DEFAULT_ENCODER, description="name or path of a Hugging Face encoder or decoder")
     pooling: Pooling = Field("mean", description="a text's embedding: the mean of its last states, or its last token's")
     tuning: TuningConfig = TuningConfig()
+    text_components: int | None = Field(
+        None, ge=1, description="principal components of the texts that the model reads, evened out; null: all, as is"
+    )
     seed: int = 0
     model: ModelConfig = ModelConfig()
 

@@ -204,11 +204,13 @@ def satisfaction_reference(world: World) -> float:
     fitted distribution of gaps holds as it is.
     """
     from recgym.agents.protocol import make_agent
-    from recgym.evaluation.rollout import Catalogue, play
+    from recgym.evaluation.catalogue import Catalogue
+    from recgym.evaluation.rollout import play
     from recgym.simulation.simulator import Simulator
 
     simulator = Simulator(world, default_scenario(world.num_items))
     users = np.arange(world.num_users)
     seeds = derive_seeds(0, torch.from_numpy(users)).numpy()
-    rows = play(make_agent(REFERENCE_POLICY, world), simulator, users, seeds, catalogue=Catalogue.of(world)).episodes
+    agent, catalogue = make_agent(REFERENCE_POLICY, world), Catalogue.of(simulator)
+    rows = play(agent, simulator, users, seeds, catalogue=catalogue).episodes
     return round(float(rows["num_hits"].sum() / rows["num_steps"].sum()), 4)

@@ -42,7 +42,7 @@ def mean_reward(agent: Agent, world: World, num_steps: int = 20) -> float:
 
 def learned(world: World, seed: int) -> PPOAgent:
     agent = PPOAgent(world, PPOConfig(num_envs=LANES, batch_size=256), seed)
-    agent.train(identity_env(world, LANES), 40_000)
+    agent.train(identity_env(world, LANES, observation=agent.observes), 40_000)
     return agent
 
 

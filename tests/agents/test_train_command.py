@@ -55,6 +55,13 @@ def test_bad_input_is_named(run, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_trains_on_a_world_of_ones_own(run, world: World, tmp_path: Path) -> None:
+    result = run("--env", str(world.path))
+    assert result.exit_code == 0, result.output
+    assert f"--env {world.path} --scenario default" in " ".join(result.output.split())
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["world"]["hash"] == world.hash
+
+
 def test_stops_early_and_tunes(run, world: World, tmp_path: Path) -> None:
     validated = ["--validate-every", "16", "--patience", "1", "--validation-users", "4", "--log", "none"]
     result = run(*validated)

@@ -10,6 +10,8 @@ import pytest
 from pydantic import Field
 
 from recgym.agents import AgentConfig, make_agent
+from recgym.agents.learning import NetworkAgent
+from recgym.agents.offline import OfflineAgent
 from recgym.agents.protocol import agent_class
 from recgym.agents.search import Search, search_space
 from recgym.agents.training import train_agent
@@ -46,6 +48,10 @@ class Signed(GreedyAgent):
 def signed(tmp_path: Path) -> str:
     (tmp_path / "signed.py").write_text(SIGNED)
     return f"{tmp_path / 'signed.py'}:Signed"
+
+
+def learns_by_trying(name: str) -> bool:
+    return issubclass(agent_class(name), NetworkAgent | OfflineAgent)
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -114,6 +120,20 @@ def test_defaults_lie_within_the_search_space(name: str) -> None:
         value = getattr(config, key)
         inside = value in search.choices if search.choices else search.low <= value <= search.high
         assert inside, f"{name}.{key} = {value} lies outside {search}"
+
+
+@pytest.mark.parametrize("name", [name for name in AGENTS.names() if learns_by_trying(name)])
+def test_every_rl_agent_can_be_tuned(name: str) -> None:
+    space = search_space(agent_class(name).Config)
+    assert "learning_rate" in space and "gamma" in space
+
+
+def test_an_rl_agent_is_tuned(world: World, tmp_path: Path) -> None:
+    small = {"num_envs": 4, "num_steps": 4, "batch_size": 8, "calibration_steps": 1, "hidden": 4}
+    agent = tune("dqn", world, trials=2, out=tmp_path / "run", steps=32, config=small, loggers=())
+    trials = results(tmp_path / "run")["results"]
+    assert [set(trial["settings"]) for trial in trials] == [{"learning_rate", "gamma", "exploration"}] * 2
+    assert agent.config.hidden == 4 and agent.config.gamma in [trial["settings"]["gamma"] for trial in trials]
 
 
 def test_a_search_is_a_range_or_choices() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from recgym.agents import make_agent
@@ -89,6 +91,22 @@ def test_interrupted_and_resumed_keeps_the_same_best(world: World, tmp_path: Pat
     record = json.loads((tmp_path / "cut" / "run.json").read_text())
     assert record["best_validation"] == max(histories[0], key=lambda entry: entry["reward"])
     assert record["stopped_early"] is False and record["steps_used"] == 96
+
+
+@pytest.mark.parametrize("name", ["dqn", "qrdqn", "sac", "maskable_ppo", "reinforce", "slateq", "wolpertinger", "hac"])
+def test_rl_agents_end_early_and_tell_how_they_do(name: str, world: World, tmp_path: Path) -> None:
+    config = {"num_envs": 4, "num_steps": 4, "batch_size": 8, "hidden": 4, "calibration_steps": 1, "total_steps": 640}
+    patient = Validation(every=16, patience=1, users=4)
+    agent = train_agent(name, world, out=tmp_path, config=config, validation=patient, loggers=("tensorboard",))
+    record = json.loads((tmp_path / "run.json").read_text())
+    history = json.loads((tmp_path / "validation.json").read_text())
+    assert record["stopped_early"] and record["steps_used"] == history[-1]["steps"] < 640
+    assert history[-1]["reward"] <= record["best_validation"]["reward"]
+    best = load_file(tmp_path / "best.safetensors")
+    assert all(torch.equal(tensor, best[key]) for key, tensor in agent.tensors().items())
+    curves = EventAccumulator(str(tmp_path)).Reload()
+    told = {tag: len(curves.Scalars(tag)) for tag in curves.Tags()["scalars"]}
+    assert told["validation/reward"] == len(history)
 
 
 def test_validating_does_not_change_the_training(world: World, tmp_path: Path) -> None:

@@ -13,13 +13,20 @@ import pytest
 
 
 def test_last_line_is_json(
-    benchmark_script: Callable[[str], ModuleType], files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    benchmark_script: Callable[[str], ModuleType],
+    files: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     options = ["--train", str(files[0]), "--test", str(files[1]), "--no-baselines", "--no-text", "--epochs", "1"]
+    options += ["--page", str(tmp_path / "page.md")]
     assert benchmark_script("scorers").main([*options, "--agents", "svdpp_agent,fm"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(result) == {"svdpp_agent", "fm"}
     assert all(0.5 < each["mae"] <= each["rmse"] < 3 for each in result.values())
+    page = (tmp_path / "page.md").read_text()
+    best = min(result, key=lambda name: result[name]["rmse"])
+    assert page.count("## Split test") == 1 and page.index(f"| {best} | {result[best]['rmse']:.4f} [") > 0
 
 
 def test_a_rating_knows_of_earlier_ones_alone(benchmark_script: Callable[[str], ModuleType]) -> None:

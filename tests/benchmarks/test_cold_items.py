@@ -51,7 +51,14 @@ def cold(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
 
 def test_both_kinds_are_measured_on_the_same_households(cold: ModuleType, recgym_home: Path, tmp_path: Path) -> None:
     options = argparse.Namespace(
-        tuning=["frozen", "lora"], seeds=[0], share=0.25, steps=2, pretrain_epochs=1, finetune_epochs=1, work=tmp_path
+        tuning=["frozen", "lora"],
+        seeds=[0],
+        share=0.25,
+        components=4,
+        steps=2,
+        pretrain_epochs=1,
+        finetune_epochs=1,
+        work=tmp_path,
     )
     result = cold.run(options, shop(), RECIPE)
     assert result["households"] > 20

@@ -7,6 +7,7 @@ import pytest
 
 from recgym.errors import RecGymError
 from recgym.evaluation import aggregate, off_policy, significance
+from recgym.evaluation.off_policy import Logged
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -54,19 +55,24 @@ def test_sample_size_has_the_power_it_promises() -> None:
 
 
 def test_off_policy_known_answers() -> None:
-    args = ([1.0, 0.0, 2.0], [0.5, 0.5, 0.25], [0.25, 0.5, 0.5], range(3), rng())
+    args = (Logged([1.0, 0.0, 2.0], [0.5, 0.5, 0.25], [0.25, 0.5, 0.5], range(3)), rng())
     assert off_policy.ips(*args, draws=50).value == pytest.approx(1)
     assert off_policy.snips(*args, draws=50).value == pytest.approx(3 / 3.5)
     assert off_policy.effective_sample_size([1, 1, 0]) == 2
     dm = off_policy.direct_method([[0.5, 0.5]], [[1, 3]], [0], rng())
-    dr = off_policy.doubly_robust([4], [1], [[0.5, 0.5]], [0.25], [[1, 3]], [0], rng())
+    dr = off_policy.doubly_robust(Logged([4], [0.5], [0.25], [0]), [1], [[0.5, 0.5]], [[1, 3]], rng())
     assert dm.value == 2 and dr.value == 2 + 2 * (4 - 3)
-    slate = ([[1.0, 2.0]], [[0.5, 0.5]], [[0.25, 1.0]], [0], rng())
+    chances = ([[0.5, 0.5]], [[0.25, 1.0]], [0])
+    slate = (Logged([[1.0, 2.0]], *chances), rng())
     assert off_policy.item_position(*slate).value == 2 + 1
     assert off_policy.reward_interaction(*slate).value == 2 + 2
-    assert off_policy.pseudo_inverse([3.0], *slate[1:]).value == 3 * (1 - 2 + 2.5)
+    assert off_policy.pseudo_inverse(Logged([3.0], *chances), rng()).value == 3 * (1 - 2 + 2.5)
     with pytest.raises(RecGymError, match=r"logging\[0\] is 0"):
-        off_policy.ips([1.0], [0.5], [0.0], [0], rng())
+        off_policy.ips(Logged([1.0], [0.5], [0.0], [0]), rng())
+    with pytest.raises(RecGymError, match="must have one shape"):
+        off_policy.ips(Logged([1.0, 2.0], [0.5], [0.5], [0]), rng())
+    with pytest.raises(RecGymError, match="target must have 2 dimensions"):
+        off_policy.item_position(Logged([[1.0]], [0.5], [0.5], [0]), rng())
 
 
 def test_off_policy_estimates_are_unbiased() -> None:
@@ -77,8 +83,8 @@ def test_off_policy_estimates_are_unbiased() -> None:
     actions = source.choice(3, rows, p=acted)
     rewards = (source.random(rows) < worth[actions]).astype(float)
     users, policy, wrong = np.arange(rows) // 10, np.tile(wanted, (rows, 1)), np.tile([0.5, 0.5, 0.5], (rows, 1))
-    common = (rewards, wanted[actions], acted[actions], users, rng())
-    dr = off_policy.doubly_robust(rewards, actions, policy, acted[actions], wrong, users, rng(), draws=100)
+    common = (Logged(rewards, wanted[actions], acted[actions], users), rng())
+    dr = off_policy.doubly_robust(common[0], actions, policy, wrong, rng(), draws=100)
     for found in (off_policy.ips(*common, draws=100), off_policy.snips(*common, draws=100), dr):
         assert found.value == pytest.approx(truth, abs=0.03) and found.low - 0.01 < truth < found.high + 0.01
     biased = off_policy.direct_method(policy, wrong, users, rng(), draws=100)
@@ -92,7 +98,9 @@ def test_slate_estimates_are_unbiased() -> None:
     gains = worth[[0, 1], slates]
     truth = (worth @ wanted).sum()
     users = np.arange(rows)
-    args = (wanted[slates], acted[slates], users, rng())
+    chances = (wanted[slates], acted[slates], users)
     for estimator in (off_policy.item_position, off_policy.reward_interaction):
-        assert estimator(gains, *args, draws=50).value == pytest.approx(truth, abs=0.03)
-    assert off_policy.pseudo_inverse(gains.sum(1), *args, draws=50).value == pytest.approx(truth, abs=0.03)
+        assert estimator(Logged(gains, *chances), rng(), draws=50).value == pytest.approx(truth, abs=0.03)
+    assert off_policy.pseudo_inverse(Logged(gains.sum(1), *chances), rng(), draws=50).value == pytest.approx(
+        truth, abs=0.03
+    )

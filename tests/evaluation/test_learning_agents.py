@@ -11,7 +11,7 @@ import torch
 
 from recgym.agents import Agent, make_agent
 from recgym.agents.online import Transitions
-from recgym.evaluation import runner
+from recgym.evaluation import stage
 from recgym.evaluation.runner import evaluate
 from recgym.worlds.world import World
 
@@ -61,7 +61,7 @@ def test_one_that_adapts_is_told_of_every_slate_once(world: World, told: list[Tr
 def test_rows_of_one_that_adapts_do_not_depend_on_the_chunks(
     world: World, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "LEARNING_BLOCK", 8)
+    monkeypatch.setattr(stage, "LEARNING_BLOCK", 8)
     agent = make_agent(name, world, adapt=True)
     before = tensors(agent)
     rows = run(world, agent)

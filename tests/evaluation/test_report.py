@@ -90,7 +90,25 @@ def test_report_shows_every_agent_scenario_and_the_provenance(run: Path, world: 
     assert world.hash[:16] in text
     assert "recgym &lt;test&gt;" in text and "recgym <test>" not in text
     assert "Slate 1" in text and "Item " in text and "✓" in text
-    assert text.count("<svg") == 2 * 5 + 1
+    for figure in ("Performance profile", "Reward and NDCG of first slates", "Who is shown, by brand"):
+        assert text.count(figure) == 2, figure
+    assert text.count("<svg") == 2 * 11 + 1
+
+
+def test_metrics_stand_in_tables_by_family_with_what_was_left_out(run: Path, world: World) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    for family in ("Engagement", "Accuracy", "Beyond accuracy", "Warm users", "Fairness to providers by brand"):
+        assert f"<summary>{family} <span" in text, family
+    assert "&lt;span" not in text
+    assert re.search(r'<td>0\.\d+ <span class="range">\[0\.\d+, 0\.\d+\]</span></td>', text)
+    for reason in ("episodes are single visits", "under 50 its mean is mostly noise", "the users are no ensemble"):
+        assert reason in text
+    found = json.loads((run / "summary.json").read_text(encoding="utf-8"))["scenarios"][0]
+    table = pd.read_parquet(run / "metrics.parquet")
+    assert len(found["measures"]) == (table["scenario"] == "default").sum() > 300
+    assert {one["metric"] for one in found["left_out"]} >= {"return time", "gaps in reward, parity, opportunity by age"}
+    assert all(0 < one["p_value"] <= 1 for one in found["comparisons"])
+    assert "### Accuracy" in (run / "report.md").read_text(encoding="utf-8")
 
 
 def test_figures_take_their_colours_from_the_theme(run: Path) -> None:
@@ -228,3 +246,18 @@ def test_every_form_says_what_the_intervals_leave_out(run: Path) -> None:
     written = [(run / name).read_text(encoding="utf-8") for name in ("report.html", "report.md")]
     for form in (*written, console.file.getvalue()):  # type: ignore[attr-defined]
         assert "A trained agent is one training run" in form
+
+
+def test_sample_size_command_reads_a_pilot(run: Path) -> None:
+    pair = ["--first", "greedy", "--second", "random"]
+    text = output("sample-size", str(run), *pair, "--difference", "0.5")
+    found = {line.split(":")[0]: int(line.split()[1].replace(",", "")) for line in text.splitlines()}
+    assert set(found) == {"default", "patient"}
+    finer = output("sample-size", str(run), *pair, "--difference", "0.25", "--tests", "9")
+    needed = int(finer.splitlines()[0].split()[1].replace(",", ""))
+    assert needed > 4 * found["default"]  # half the difference needs four times the users, and a family more
+    same = output("sample-size", str(run), *pair, "--difference", "0.5", "--value", "history_trips")
+    assert "do not differ" in same
+    for bad, message in ((["--value", "rewards"], "Did you mean 'reward'?"), (["--second", "randm"], "'random'")):
+        result = CliRunner().invoke(cli.app, ["sample-size", str(run), *pair, "--difference", "1", *bad])
+        assert result.exit_code == 2 and message in result.output

@@ -14,8 +14,11 @@ import pytest
 import recgym
 from recgym.agents.protocol import ActContext, Agent, Observations, make_agent
 from recgym.errors import ActionError, AgentError, RecGymError, UnknownNameError
-from recgym.evaluation import runner
-from recgym.evaluation.runner import evaluate, sample_users
+from recgym.evaluation import stage
+from recgym.evaluation.entrants import entrants
+from recgym.evaluation.plan import sample_users
+from recgym.evaluation.runner import evaluate
+from recgym.registration import AGENTS as AGENT_REGISTRY
 from recgym.registration import ENVS
 from recgym.registry import EnvSpec
 from recgym.scenario import load_scenario
@@ -76,13 +79,13 @@ def test_an_interrupted_evaluation_resumes_where_it_stopped(
         run(world, tmp_path, progress=interrupt)
     assert not (tmp_path / "rows.parquet").exists()
     played: list[str] = []
-    play = runner.play
+    play = stage.play
 
     def counting(agent: Agent, *arguments: Any, **options: Any) -> Any:
         played.append(agent.id)
         return play(agent, *arguments, **options)
 
-    monkeypatch.setattr(runner, "play", counting)
+    monkeypatch.setattr(stage, "play", counting)
     run(world, tmp_path)
     assert played == ["popularity", "greedy", "greedy"]
     assert (tmp_path / "rows.parquet").read_bytes() == (finished / "rows.parquet").read_bytes()
@@ -228,6 +231,7 @@ def test_an_invalid_slate_is_refused_with_agent_lane_and_reason(world: World, wr
         ({"seeds": 0}, RecGymError, "seeds must be at least 1, got 0"),
         ({"seeds": [1, 1]}, RecGymError, "different whole numbers"),
         ({"chunk": 0}, RecGymError, "chunk must be"),
+        ({"workers": 0}, RecGymError, "workers must be"),
         ({"train_steps": -1}, RecGymError, "train_steps must be"),
     ],
 )
@@ -251,3 +255,11 @@ def test_an_environment_with_other_users_is_refused_instead_of_played_with_its_w
     ENVS.register(EnvSpec("bored-v0", world="ecommerce", kwargs={"user_model": "boredom"}))
     with pytest.raises(RecGymError, match="'bored-v0' plays user model 'boredom'.*'ecommerce'"):
         evaluate("bored-v0", None, ["random"], users=2, seeds=1)
+
+
+def test_all_stands_for_every_registered_agent(world: World) -> None:
+    names = [entrant.label for entrant in entrants(["all"])]
+    assert names == AGENT_REGISTRY.names() and len(names) > 20
+    saved = make_agent("popularity", world)
+    saved.id = "mine"  # type: ignore[misc]
+    assert [entrant.label for entrant in entrants(["all", "random", saved])] == [*names, "mine"]

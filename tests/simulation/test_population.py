@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from recgym.envs.vector import RecVectorEnv
-from recgym.errors import ScenarioError
+from recgym.errors import ScenarioError, WorldError
 from recgym.scenario import load_scenario
 from recgym.simulation.population import UNKNOWN, Population, platform_world
 from recgym.simulation.simulator import Simulator
@@ -115,6 +115,12 @@ def test_new_items_are_in_no_log_and_arrive_on_their_day(world: World, day: int)
         early, late = early + int((~arrived).sum()), late + int(fresh[arrived].sum())
         observations, *_ = env.step(np.tile(np.arange(10), (30, 1)))
     assert late > 0 and (early > 0) == (day > 0)
+
+
+def test_what_a_platform_knows_is_no_world_to_simulate(world: World) -> None:
+    scenario = load_scenario("default", {"users.history": {"0": 1.0}})
+    with pytest.raises(WorldError, match="environments take the world itself"):
+        Simulator(Simulator(world, scenario).platform, scenario)
 
 
 def test_groups_hold_every_user_and_the_unknown(world: World) -> None:

@@ -16,7 +16,7 @@ from recgym.scenario import load_scenario
 from recgym.simulation.observation import Observer
 from recgym.testing import ConformanceError, check_scenario, check_world
 from recgym.testing.worlds import tiny_world
-from recgym.worlds.world import World
+from recgym.worlds.world import World, available_worlds
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,8 @@ def test_an_observation_of_what_is_hidden_is_found(world: World, monkeypatch: py
 
 @pytest.mark.parametrize("name", SCENARIOS.names())
 def test_every_shipped_scenario_conforms(name: str) -> None:
+    if load_scenario(name).env.world not in (None, *available_worlds()):
+        pytest.skip("its world is not built here")
     check_scenario(name, processes=False)
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import recgym
-from recgym.evaluation.rollout import Catalogue, play
+from recgym.evaluation.catalogue import Catalogue
+from recgym.evaluation.rollout import play
 from recgym.registration import AGENTS
 from recgym.scenario import load_scenario
 from recgym.simulation.simulator import Simulator
@@ -130,6 +131,6 @@ def test_agents_are_rolled_out_on_it(world: World) -> None:
     bought = {}
     for name in ("random", "greedy"):
         agent = AGENTS.load(name)(world)
-        played = play(agent, simulator, users, np.arange(world.num_users) + 7, catalogue=Catalogue.of(world))
+        played = play(agent, simulator, users, np.arange(world.num_users) + 7, catalogue=Catalogue.of(simulator))
         bought[name] = played.episodes["num_consumed"].mean() / played.episodes["num_steps"].mean()
     assert bought["greedy"] > 1.5 * bought["random"]

@@ -9,7 +9,8 @@ import torch
 import recgym
 from recgym.agents.protocol import make_agent
 from recgym.evaluation import statistics
-from recgym.evaluation.rollout import Catalogue, play
+from recgym.evaluation.catalogue import Catalogue
+from recgym.evaluation.rollout import play
 from recgym.random import derive_seeds
 from recgym.scenario import load_scenario
 from recgym.simulation.session import Session
@@ -87,7 +88,8 @@ def test_the_fitted_gaps_return_at_the_reference_satisfaction(world: World) -> N
 
 def test_better_informed_agents_earn_more(world: World) -> None:
     scenario = load_scenario("default")
-    simulator, catalogue = Simulator(world, scenario), Catalogue.of(world)
+    simulator = Simulator(world, scenario)
+    catalogue = Catalogue.of(simulator)
     users = np.random.default_rng(0).permutation(world.num_users)[:400]
     seeds = derive_seeds(0, torch.from_numpy(users)).numpy()
     reward = {

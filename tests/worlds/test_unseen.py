@@ -88,15 +88,15 @@ def test_the_choice_follows_the_seed() -> None:
 
 
 @pytest.mark.parametrize("convolution", ["lightgcn", "gcn"])
-def test_a_new_item_is_encoded_as_one_whose_id_is_hidden_and_that_nobody_bought(convolution: str) -> None:
+def test_a_new_item_is_encoded_as_one_that_passed_for_new_in_training(convolution: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = NetworkConfig(dim=8, layers=1, heads=1)
         encoder = ItemEncoder(network, GraphConfig(convolution=convolution), 5, 6, 3)  # type: ignore[arg-type]
         torch.nn.init.normal_(encoder.unknown)
         text, attributes = torch.randn(5, 6), torch.randn(5, 3)
-    one = torch.ones(2)
-    adjacency = normalised_adjacency(torch.tensor([0, 1]), torch.tensor([0, 2]), one, 2, 5)
+    one = torch.ones(3)
+    adjacency = normalised_adjacency(torch.tensor([0, 1, 1]), torch.tensor([0, 2, 3]), one, 2, 5)
     hidden = torch.tensor([False, False, False, True, True])
     with torch.no_grad():
         known, _ = encoder(text, attributes, adjacency, hidden)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recgym.user_models.preference.network import TREND_DAYS
 
+SALES = 2  # last item attributes, which only sales tell
 _KINDS = ("category", "subcategory", "brand")
 
 
@@ -50,7 +51,7 @@ def new_item_attributes(new: pd.DataFrame, items: pd.DataFrame) -> Tensor:
     known = _numbers(items)
     numbers = _numbers(new.assign(popularity=0, interval_days=0.0))
     numbers = (numbers - known.mean(0)) / known.std(0).clip(min=1e-6)
-    numbers[:, 2:] = 0.0
+    numbers[:, -SALES:] = 0.0
     return torch.from_numpy(np.concatenate((*parts, numbers), axis=1))
 
 

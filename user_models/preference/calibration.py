@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple, Self, cast
 
 import numpy as np
@@ -123,36 +122,37 @@ def calibrate_answers(network: PreferenceNetwork, output: PairOutput, answers: T
 
 
 class OrdinalCalibration(NamedTuple):
-    """A slope and a shift on the logits of P(rating <= k), the same for every k, so that these stay in order."""
+    """A slope on the logits of P(rating <= k), and a shift for each k."""
 
     slope: float
-    shift: float
+    shifts: Tensor  # [4]
 
     @classmethod
     def fit(cls, cdf: Tensor, rating: Tensor) -> Self:
         """The most likely one given held-out ratings [Q] that were given P(rating <= 1..4) [Q, 4].
 
-        ``PRIOR`` keeps the slope near 1 where ratings are few; one that is not finite is not applied.
+        ``PRIOR`` keeps slope and shifts small where ratings are few; what is not finite is not applied.
         """
         logits = _logits(cdf.double())
-        fitted = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+        nothing = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+        fitted = nothing.clone().requires_grad_()
         optimizer = torch.optim.LBFGS([fitted], max_iter=100, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            slope, shift = fitted
-            value = ordinal_loss(torch.sigmoid(slope * logits + shift), rating)
-            value = value + PRIOR / (2 * len(rating)) * (slope - 1) ** 2
+            value = ordinal_loss(torch.sigmoid(fitted[0] * logits + fitted[1:]), rating)
+            value = value + PRIOR / (2 * len(rating)) * (fitted - nothing).square().sum()
             value.backward()
             return value
 
         optimizer.step(loss)
-        slope, shift = fitted.tolist()
-        return cls(slope, shift) if math.isfinite(slope + shift) and slope > 0 else cls(1.0, 0.0)
+        found = fitted.detach()
+        good = bool(torch.isfinite(found).all()) and found[0] > 0
+        return cls(float(found[0]), found[1:]) if good else cls(1.0, nothing[1:])
 
     def __call__(self, cdf: Tensor) -> Tensor:
-        """Calibrated P(rating <= 1..4), [Q, 4]."""
-        return torch.sigmoid(self.slope * _logits(cdf) + self.shift)
+        """Calibrated P(rating <= 1..4), [Q, 4], in order as chances of ever more ratings have to be."""
+        return torch.sigmoid(self.slope * _logits(cdf) + self.shifts.to(cdf)).cummax(dim=-1).values
 
 
 def _logits(chances: Tensor) -> Tensor:

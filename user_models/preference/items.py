@@ -140,7 +140,7 @@ class ItemEncoder(nn.Module):
             text: [N, text_width] frozen text embeddings.
             attributes: [N, attribute_width].
             adjacency: the user-item graph; None while pre-training, which scores events that are edges of it.
-            hidden: bool [N], items whose id is hidden (id dropout, or new items).
+            hidden: bool [N], items that are new, or pass for new (id dropout): their id and their edges are hidden.
             relations: further relations of the items; see ``ItemGraph``.
         """
         told = self.text(text)
@@ -149,6 +149,8 @@ class ItemEncoder(nn.Module):
         graph = self.no_graph.expand_as(base)
         if adjacency is not None:
             graph = self.graph(base, adjacency, relations)
+            if hidden is not None:
+                graph = torch.where(hidden[:, None], self._alone(base), graph)
         return self._fused(told, base, graph, attributes), graph
 
     def new(self, text: Tensor, attributes: Tensor) -> Tensor:

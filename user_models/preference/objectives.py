@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recgym.user_models.preference import losses
+from recgym.user_models.preference.attributes import SALES
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.graph import TrainingGraph
 from recgym.user_models.preference.model import Losses, PreferenceModel, TrainingData
@@ -34,13 +35,17 @@ class Objectives:
     tables: tuple[Tensor, Tensor] | None = None  # item vectors and graph embeddings [N, d], where they are given
 
     def encode_items(self, model: PreferenceModel, with_graph: bool, hide: bool) -> tuple[Tensor, Tensor]:
-        """Item vectors y [N, d] and item graph embeddings [N, d]; with ``hide``, ids are dropped out."""
+        """Item vectors y [N, d] and item graph embeddings [N, d]; with ``hide``, some items pass for new."""
         if self.tables is not None:
             return self.tables
         data, items, graph = self.data, model.items, self.graph
         hidden = torch.rand(data.trips.num_items) < items.id_dropout if hide else None
         adjacency, relations = (graph.adjacency, graph.relations) if with_graph else (None, ())
-        vectors, embedded = items(data.text, data.item_attributes, adjacency, hidden, relations)
+        attributes = data.item_attributes
+        if hidden is not None:  # what passes for new has sold nothing
+            sold = torch.arange(attributes.shape[1]) >= attributes.shape[1] - SALES
+            attributes = attributes.masked_fill(hidden[:, None] & sold, 0.0)
+        vectors, embedded = items(data.text, attributes, adjacency, hidden, relations)
         return vectors, embedded
 
     # ------------------------------------------------------------------ pre-training

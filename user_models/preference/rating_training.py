@@ -168,7 +168,7 @@ def train_ensemble(
 ) -> Ensemble:
     """Chooses the number of epochs on a part carved out of ``ratings`` at random, then trains the members on all of it.
 
-    What is fitted to that part besides is a slope and a shift of the chances: members are alike and take them over.
+    What is fitted to that part besides is a calibration of the chances: members are alike and take them over.
 
     Raises:
         RecGymError: too few ratings to carve a validation part from. DivergedError: see ``train``.

@@ -87,9 +87,15 @@ def novelty(slates: npt.ArrayLike, popularity: npt.ArrayLike) -> Floats:
     Raises:
         RecGymError: an item row the catalogue lacks, or a popularity that is negative or not finite.
     """
-    shares = distributions("popularity", numbers("popularity", popularity, low=0) + 1)
-    found: Floats = -np.log2(shares)[item_rows("slates", slates, len(shares))].mean(1)
+    bits = information(popularity)
+    found: Floats = bits[item_rows("slates", slates, len(bits))].mean(1)
     return found
+
+
+def information(popularity: npt.ArrayLike) -> Floats:
+    """[N] ``-log2 p(item)`` in bits, with p as in ``novelty``; raises RecGymError as it does."""
+    bits: Floats = -np.log2(distributions("popularity", numbers("popularity", popularity, low=0) + 1))
+    return bits
 
 
 def serendipity(slates: npt.ArrayLike, useful: npt.ArrayLike, expected: npt.ArrayLike) -> Floats:
@@ -236,8 +242,10 @@ def category_entropy(
     kinds = item_rows("categories", categories, num_categories, 1)
     aligned(**table, categories=kinds)
     groups = pd.DataFrame(table).groupby(["user", "period"])
-    shares = category_shares(groups.ngroup(), kinds, groups.ngroups, num_categories)
     found = groups.size().rename("num_items").reset_index()
-    logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
-    found.insert(2, "entropy", np.maximum(-(shares * logs).sum(1), 0))
+    cells, counts = np.unique(groups.ngroup().to_numpy() * num_categories + kinds, return_counts=True)
+    owner = cells // num_categories
+    shares = counts / found["num_items"].to_numpy()[owner]
+    entropy = np.bincount(owner, -shares * np.log2(shares), minlength=len(found))
+    found.insert(2, "entropy", np.maximum(entropy, 0))
     return found

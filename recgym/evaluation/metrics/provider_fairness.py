@@ -32,7 +32,15 @@ class GroupRates:
     @property
     def parity(self) -> float:
         """Smallest rate over the largest, in [0, 1]: 1 is fair."""
-        return _over(min(self.rates.values()), max(self.rates.values()))
+        return float(parity(list(self.rates.values())))
+
+
+def parity(rates: npt.ArrayLike) -> Floats:
+    """Smallest rate over the largest, along the last axis: 1 is fair (1 too where all are 0)."""
+    found = np.asarray(rates, np.float64)
+    low, high = found.min(-1), found.max(-1)
+    ratio: Floats = np.divide(low, high, out=np.ones(np.shape(low)), where=high > 0)
+    return ratio
 
 
 def exposure(slates: npt.ArrayLike, num_items: int, attention: npt.ArrayLike | None = None) -> Floats:
@@ -111,24 +119,33 @@ class ExpectedExposure:
 
 
 def target_exposure(relevance: npt.ArrayLike, attention: npt.ArrayLike) -> Floats:
-    """[N] e*: expected exposure under rankings by relevance that shuffle items of equal relevance (Diaz et al., 2020).
+    """e*: expected exposure under rankings by relevance that shuffle items of equal relevance (Diaz et al., 2020).
 
     Args:
-        relevance: [N] of each item, at least 0.
+        relevance: [N] of each item, at least 0; or [S, N], of each query or user.
         attention: [K] of each position, K at most N; positions below get none.
+
+    Returns:
+        as ``relevance``.
 
     Raises:
         RecGymError: more positions than items, or a number that is negative or not finite.
     """
-    worth, weights = numbers("relevance", relevance, low=0), numbers("attention", attention, low=0)
-    if len(weights) > len(worth):
-        raise RecGymError(f"attention has {len(weights)} positions for {len(worth)} items")
-    received = np.zeros(len(worth))
-    received[: len(weights)] = weights  # of the items from the most relevant
-    _, ties = np.unique(-worth, return_inverse=True)
-    by_rank = ties[np.argsort(ties, kind="stable")]
-    shares: Floats = (np.bincount(by_rank, received) / np.bincount(ties))[ties]
-    return shares
+    dims = max(1, np.ndim(relevance))
+    worth, weights = numbers("relevance", relevance, dims, low=0), numbers("attention", attention, low=0)
+    rows = np.atleast_2d(worth)
+    if len(weights) > rows.shape[1]:
+        raise RecGymError(f"attention has {len(weights)} positions for {rows.shape[1]} items")
+    order = np.argsort(-rows, axis=1, kind="stable")
+    ranked = np.take_along_axis(rows, order, axis=1)
+    received = np.zeros(rows.shape)
+    received[:, : len(weights)] = weights  # of the items from the most relevant
+    starts = np.diff(ranked, axis=1, prepend=np.inf) != 0  # of runs of equal relevance, none across two rows
+    run = np.cumsum(starts.reshape(-1)) - 1
+    shares = (np.bincount(run, received.reshape(-1)) / np.bincount(run))[run].reshape(rows.shape)
+    found = np.empty(rows.shape)
+    np.put_along_axis(found, order, shares, axis=1)
+    return found.reshape(worth.shape)
 
 
 def expected_exposure(exposures: npt.ArrayLike, target: npt.ArrayLike) -> ExpectedExposure:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from recgym.evaluation import statistics
+from recgym.evaluation.metrics.arrays import Floats
 from recgym.evaluation.metrics.beyond_accuracy import gini
-from recgym.evaluation.statistics import Estimate
+from recgym.evaluation.metrics.engagement import WINDOWS
 
 NUM_HISTORY_GROUPS = 4
+FIRST = (1, 5, 20)  # slates of an episode after which the reward so far is kept
+FAMILIES = {
+    "engagement": "Engagement",
+    "accuracy": "Accuracy",
+    "beyond": "Beyond accuracy",
+    "objective": "Objective",
+    "simulator": "Simulator",
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,9 @@ class Metric:
         description: one sentence with the unit.
         numerator: rows -> [R].
         denominator: rows -> [R].
-        needs: columns without which the metric does not exist.
+        needs: columns without which the metric does not exist; a row without a value in them is left out.
+        family: ``engagement``, ``accuracy`` or ``beyond``.
+        without: why it does not exist where a column of ``needs`` is missing or empty.
     """
 
     id: str
@@ -34,10 +46,18 @@ class Metric:
     numerator: Callable[[pd.DataFrame], pd.Series]
     denominator: Callable[[pd.DataFrame], pd.Series]
     needs: tuple[str, ...] = ()
+    family: str = "engagement"
+    without: str = "the rows do not tell"
 
-    def of(self, rows: pd.DataFrame, rng: np.random.Generator, *, draws: int = statistics.DRAWS) -> Estimate:
-        """The estimate over ``rows`` (those of one agent in one scenario), with its interval clustered by user."""
-        return statistics.ratio(self.numerator(rows), self.denominator(rows), rows["user"], rng, draws=draws)
+    def parts(self, rows: pd.DataFrame) -> tuple[Floats, Floats] | None:
+        """Numerator and denominator [R], 0 in rows without a value; None where the metric does not exist."""
+        if any(name not in rows for name in self.needs):
+            return None
+        known = rows[list(self.needs)].notna().all(axis=1).to_numpy()
+        if not known.any():
+            return None
+        top, bottom = (np.where(known, part(rows), 0.0) for part in (self.numerator, self.denominator))
+        return (top, bottom) if bottom.sum() > 0 else None
 
 
 def _episodes(rows: pd.DataFrame) -> pd.Series:
@@ -48,42 +68,241 @@ def _column(name: str) -> Callable[[pd.DataFrame], pd.Series]:
     return lambda rows: rows[name].astype(float)
 
 
+def _sum(
+    id: str,
+    title: str,
+    description: str,
+    numerator: str,
+    denominator: str | None = None,
+    *,
+    family: str = "engagement",
+    without: str = "the rows do not tell",
+) -> Metric:
+    """A metric that is the sum of one column over that of another (None: over the episodes)."""
+    needs = tuple(name for name in (numerator, denominator) if name)
+    bottom = _episodes if denominator is None else _column(denominator)
+    return Metric(id, title, description, _column(numerator), bottom, needs, family, without)
+
+
+_SESSIONS = "episodes are single visits"
+_MIX = "the log tells no categories of these users"
+
+
+def _satisfied(rows: pd.DataFrame) -> pd.Series:
+    rated = rows["num_rated"].sum() > 0
+    return (rows["rating_sum"] - rows["num_rated"]) / 4 if rated else rows["num_consumed"].astype(float)
+
+
+def _satisfiable(rows: pd.DataFrame) -> pd.Series:
+    return (rows["num_rated"] if rows["num_rated"].sum() > 0 else rows["num_examined"]).astype(float)
+
+
 METRICS = (
-    Metric("reward", "reward", "Reward of an episode.", _column("reward"), _episodes),
-    Metric("reward_per_step", "per slate", "Reward of a slate.", _column("reward"), _column("num_steps")),
-    Metric("session_depth", "depth", "Slates an episode.", _column("num_steps"), _episodes),
+    _sum("reward", "reward", "Reward of an episode.", "reward"),
+    _sum("reward_per_step", "per slate", "Reward of a slate.", "reward", "num_steps"),
     Metric(
+        "session_depth",
+        "depth",
+        "Slates a visit.",
+        _column("num_steps"),
+        lambda rows: rows["num_trips"].astype(float) if "num_trips" in rows else _episodes(rows),
+        ("num_steps",),
+    ),
+    _sum(
         "hit_rate",
         "hit rate",
         "Share of slates from which at least one item was consumed.",
-        _column("num_hits"),
-        _column("num_steps"),
+        "num_hits",
+        "num_steps",
     ),
+    _sum("precision", "taken", "Share of shown items that were consumed.", "num_consumed", "num_shown"),
     Metric(
-        "precision",
-        "precision",
-        "Share of shown items that were consumed.",
-        _column("num_consumed"),
-        _column("num_shown"),
+        "satisfaction",
+        "satisfaction",
+        "From 0 to 1: of the ratings given; where nobody rates, the share of items looked at that were consumed.",
+        _satisfied,
+        _satisfiable,
+        ("num_rated", "rating_sum", "num_examined"),
     ),
-    Metric(
-        "discoveries",
-        "new",
-        "Items consumed in an episode that the user never had before.",
-        _column("num_new"),
-        _episodes,
+    _sum("discoveries", "new", "Items consumed in an episode that the user never had before.", "num_new"),
+    _sum(
+        "revenue",
+        "revenue",
+        "Units bought times their price, an episode.",
+        "revenue",
+        without="the world has no prices",
     ),
-    Metric(
-        "revenue", "revenue", "Units bought times their price, an episode.", _column("revenue"), _episodes, ("revenue",)
+    _sum(
+        "lifetime_value",
+        "lifetime value",
+        "Revenue (reward, in worlds without prices) of an episode, discounted by 10% a year from the first visit.",
+        "lifetime_value",
+        without=_SESSIONS,
     ),
-    Metric(
+    _sum(
+        "return_time",
+        "return time",
+        "Days to the next visit, where there was one.",
+        "gap_sum",
+        "num_gaps",
+        without=_SESSIONS,
+    ),
+    *(
+        _sum(
+            f"{kind}_{days}",
+            f"{title} {days}",
+            f"Share of users {what} {days} days after the first visit.",
+            f"{kind}_{days}",
+            without=f"episodes are single visits, or last less than {days} days",
+        )
+        for days in WINDOWS
+        for kind, title, what in (
+            ("returned", "back in", "who came back within"),
+            ("retained", "retained", "who visit on or after the day"),
+        )
+    ),
+    *(
+        _sum(
+            id,
+            title,
+            f"{text} of the first slate of a visit, against what the user wants of the candidates if looking.",
+            f"{id}_sum",
+            bottom,
+            family="accuracy",
+            without="nothing was wanted, or nothing judged",
+        )
+        for id, title, text, bottom in (
+            ("precision_true", "precision", "Share of wanted items", "num_judged"),
+            ("recall", "recall", "Share of the wanted items that are", "num_answerable"),
+            ("ndcg", "NDCG", "Normalised discounted cumulative gain", "num_answerable"),
+            ("mrr", "MRR", "Reciprocal rank of the first wanted item", "num_judged"),
+        )
+    ),
+    _sum(
+        "regret",
+        "regret",
+        "Expected reward that the first slate of a visit gives away against the best slate under the true model.",
+        "regret_sum",
+        "num_judged",
+        family="accuracy",
+    ),
+    *(
+        _sum(
+            f"behind_{count}",
+            f"regret to {count}",
+            f"Reward of the best privileged agent until slate {count} of the same episode, less the agent's own.",
+            f"behind_first_{count}",
+            family="accuracy",
+            without="no privileged agent took part to be measured against",
+        )
+        for count in FIRST
+    ),
+    _sum(
         "popularity",
         "popularity",
         "Average recommendation popularity: mean number of logged purchases of a shown item (Yin et al., 2012).",
-        _column("popularity_shown"),
-        _column("num_shown"),
+        "popularity_shown",
+        "num_shown",
+        family="beyond",
+    ),
+    _sum(
+        "tail",
+        "tail",
+        "Share of the long tail in what is shown (APLT; Abdollahpouri et al., 2017).",
+        "num_tail",
+        "num_shown",
+        family="beyond",
+    ),
+    _sum(
+        "diversity",
+        "diversity",
+        "Share of the pairs of a slate whose categories differ (Ziegler et al., 2005).",
+        "diversity_sum",
+        "num_steps",
+        family="beyond",
+    ),
+    _sum(
+        "novelty",
+        "novelty",
+        "Bits of surprise at a shown item, by its popularity (Zhou et al., 2010).",
+        "information_shown",
+        "num_shown",
+        family="beyond",
+    ),
+    _sum(
+        "serendipity",
+        "serendipity",
+        "Share of shown items that were consumed, new to the user, and none of the most popular candidates "
+        "(Ge et al., 2010).",
+        "num_serendipitous",
+        "num_shown",
+        family="beyond",
+    ),
+    _sum(
+        "disagreement",
+        "disagreement",
+        "How unsure the simulator is of what the agent shows: standard deviation of the chance of a purchase between "
+        "the members of an ensemble, a mean over shown items.",
+        "disagreement",
+        family="simulator",
+        without="the users are no ensemble (user model `ensemble`)",
+    ),
+    _sum(
+        "unseen",
+        "new items shown",
+        "Share of shown items that no log has seen.",
+        "num_unseen",
+        "num_shown",
+        family="beyond",
+    ),
+    _sum(
+        "unseen_taken",
+        "new items taken",
+        "Share of the new items shown that were consumed.",
+        "num_unseen_consumed",
+        "num_unseen",
+        family="beyond",
+        without="no new items arrive, or none was shown",
+    ),
+    _sum(
+        "miscalibration",
+        "miscalibration",
+        "Divergence in nats of the categories shown from those of the user's log (Steck, 2018).",
+        "miscalibration",
+        family="beyond",
+        without=_MIX,
+    ),
+    *(
+        _sum(
+            f"entropy{suffix}",
+            f"entropy{title}",
+            f"Bits of entropy of the categories shown on a visit{where} (Nguyen et al., 2014).",
+            f"entropy{suffix}_sum",
+            f"num_visits{suffix}",
+            family="beyond",
+            without=_SESSIONS if suffix else "no visits were given",
+        )
+        for suffix, title, where in (
+            ("", "", ""),
+            ("_early", ", early", " in the first third of the horizon"),
+            ("_late", ", late", " in the last third of the horizon"),
+        )
     ),
 )
+
+
+def term_metrics(rows: pd.DataFrame) -> tuple[Metric, ...]:
+    """The scenario's own terms, and what its constraints cost, as metrics of ``rows``."""
+    meanings = {
+        "terms": "Mean over slates of a term of the scenario's reward or constraints, unweighted.",
+        "costs": "Mean over slates of how far a constrained term lies outside its bounds.",
+        "violations": "Share of slates on which a constrained term lies outside its bounds.",
+    }
+    names = [name for name in rows if name.partition("/")[0] in meanings and rows[name].notna().any()]
+    return tuple(
+        _sum(name, name.replace("/", ": "), meanings[name.partition("/")[0]], name, "num_steps", family="objective")
+        for name in names
+    )
 
 
 def score(
@@ -92,7 +311,7 @@ def score(
     """Every metric of every agent in every scenario.
 
     Args:
-        rows: rows of ``evaluate``.
+        rows: rows of ``evaluate``, with the columns of ``with_visits`` where there are visits.
         seed: of the resampling. Every agent meets the same resamples, so a line does not depend on the others.
         draws: resamples.
         metrics: what to compute; those whose columns ``rows`` lacks (or holds no value of) are left out.
@@ -101,13 +320,25 @@ def score(
         columns scenario, agent, privileged, metric, value, low, high, num_users, num_rows.
     """
     lines = []
-    for (scenario, agent), part in rows.groupby(["scenario", "agent"], sort=False):
-        names = {"scenario": scenario, "agent": agent, "privileged": bool(part["privileged"].iloc[0])}
-        for metric in metrics:
-            if all(name in part and part[name].notna().all() for name in metric.needs):
-                estimate = metric.of(part, np.random.default_rng(seed), draws=draws)
-                lines.append({**names, "metric": metric.id, **vars(estimate)})
-    return pd.DataFrame(lines)
+    for scenario, part in rows.groupby("scenario", sort=False):
+        columns: dict[bytes, list[tuple[dict[str, Any], Floats, Floats]]] = {}  # by the users of the rows
+        users: dict[bytes, pd.Series] = {}
+        for agent, mine in part.groupby("agent", sort=False):
+            key = mine["user"].to_numpy().tobytes()
+            users.setdefault(key, mine["user"])
+            names = {"scenario": scenario, "agent": agent, "privileged": bool(mine["privileged"].iloc[0])}
+            for metric in metrics:
+                if (parts := metric.parts(mine)) is not None:
+                    columns.setdefault(key, []).append(({**names, "metric": metric.id}, *parts))
+        for key, found in columns.items():  # agents that met the same users share their resamples
+            tops = np.stack([top for _, top, _ in found], axis=1)
+            bottoms = np.stack([bottom for _, _, bottom in found], axis=1)
+            estimates = statistics.ratios(tops, bottoms, users[key], np.random.default_rng(seed), draws=draws)
+            lines += [{**one[0], **vars(estimate)} for one, estimate in zip(found, estimates, strict=True)]
+    table = pd.DataFrame(lines)
+    order = {name: at for at, name in enumerate(dict.fromkeys(zip(rows["scenario"], rows["agent"], strict=True)))}
+    place = pd.Series([order[name] for name in zip(table["scenario"], table["agent"], strict=True)])
+    return table.iloc[place.argsort(kind="stable")].reset_index(drop=True)
 
 
 def coverage(exposures: pd.DataFrame, num_items: int) -> pd.DataFrame:

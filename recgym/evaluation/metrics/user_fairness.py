@@ -12,9 +12,9 @@ from recgym.errors import RecGymError
 from recgym.evaluation import aggregate, statistics
 from recgym.evaluation.metrics.arrays import Floats, aligned, numbers
 from recgym.evaluation.statistics import Estimate
+from recgym.simulation.population import UNKNOWN
 
 MIN_USERS = 50
-UNKNOWN = "unknown"
 PERMUTATIONS = 1_000
 
 
@@ -122,8 +122,15 @@ def ranking_parity(shown: npt.ArrayLike, available: npt.ArrayLike) -> float:
     aligned(shown=taken, available=could)
     if len(taken) < 2 or (taken > could).any() or not taken.any():
         raise RecGymError(f"parity needs two groups and 0 < shown <= available, got {taken} of {could}")
-    rates = taken / could
-    return float(rates.std() / rates.mean())
+    return float(relative_spread(taken / could))
+
+
+def relative_spread(rates: npt.ArrayLike) -> Floats:
+    """Standard deviation over mean along the last axis; NaN where the mean is 0."""
+    found = np.asarray(rates, np.float64)
+    mean = found.mean(-1)
+    spread: Floats = np.divide(found.std(-1), mean, out=np.full(np.shape(mean), np.nan), where=mean > 0)
+    return spread
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,103 @@
+"""What visits add to the rows of their episodes: returns, retention, lifetime value and the mix of categories."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recgym.evaluation.metrics import engagement
+from recgym.evaluation.metrics.rows import FIRST
+
+KEYS = ["agent", "seed", "user"]
+
+
+def with_visits(rows: pd.DataFrame, visits: pd.DataFrame, horizon_days: int | None) -> pd.DataFrame:
+    """``rows`` of one scenario with the columns that the metrics of visits need.
+
+    Args:
+        rows: rows of ``evaluate``.
+        visits: their visits.
+        horizon_days: days that episodes last; None where an episode is one visit, which has no returns to speak of.
+
+    Returns:
+        ``rows`` with entropy_sum and num_visits; with a horizon also the same ``_early`` and ``_late`` (its first and
+        last third), gap_sum, num_gaps, lifetime_value, and for each of ``WINDOWS`` that fits into the horizon
+        returned_N and retained_N. Who was cut off by the end of the episode, rather than lost, is retained.
+    """
+    episodes = rows[KEYS].assign(episode=np.arange(len(rows)))
+    table = visits.merge(episodes, on=KEYS, how="inner", validate="many_to_one")
+    episode, day = table["episode"].to_numpy(), table["day"].to_numpy(np.float64)
+
+    def by_episode(values: Any, where: Any = slice(None)) -> pd.Series:
+        owner = episode[where]
+        weights = None if values is None else np.asarray(values, np.float64)[where]
+        return pd.Series(np.bincount(owner, weights, minlength=len(rows)).astype(np.float64), index=rows.index)
+
+    added = {"entropy_sum": by_episode(table["entropy"]), "num_visits": by_episode(None)}
+    if horizon_days is not None:
+        early, late = day < horizon_days / 3, day >= horizon_days * 2 / 3
+        for name, where in (("early", early), ("late", late)):
+            added |= {
+                f"entropy_{name}_sum": by_episode(table["entropy"], where),
+                f"num_visits_{name}": by_episode(None, where),
+            }
+        gaps = engagement.return_times(episode, day).groupby("user")["gap"].agg(["sum", "size"])
+        gaps = gaps.reindex(range(len(rows)), fill_value=0.0)
+        added["gap_sum"], added["num_gaps"] = (gaps[name].set_axis(rows.index) for name in ("sum", "size"))
+        values = table["revenue"] if rows["revenue"].notna().all() else table["reward"]
+        worth = engagement.lifetime_value(episode, day, values).set_index("user")["value"]
+        added["lifetime_value"] = worth.reindex(range(len(rows)), fill_value=0.0).set_axis(rows.index)
+        # The visit that lies beyond the horizon was not simulated, but it is known to come.
+        beyond = np.flatnonzero((rows["ended"] == "truncated").to_numpy())
+        users, days = np.concatenate([episode, beyond]), np.concatenate([day, np.full(len(beyond), horizon_days)])
+        for window in engagement.WINDOWS:
+            if window <= horizon_days:
+                kept = engagement.retention(users, days, window, horizon_days).set_index("user").sort_index()
+                added[f"returned_{window}"] = kept["returned"].set_axis(rows.index)
+                added[f"retained_{window}"] = kept["active"].set_axis(rows.index)
+    return rows.assign(**added)
+
+
+def with_reference(rows: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` of one scenario with how far each episode is behind the best privileged agent's after ``FIRST`` slates.
+
+    Both met the same user with the same luck. Without a privileged agent, ``rows`` as they are.
+    """
+    privileged = rows[rows["privileged"]]
+    if privileged.empty:
+        return rows
+    best = privileged.groupby("agent", sort=False)["reward"].mean().idxmax()
+    columns = [f"reward_first_{count}" for count in FIRST]
+    reference = privileged.loc[privileged["agent"] == best, ["seed", "user", *columns]]
+    paired = rows[["seed", "user"]].merge(reference, on=["seed", "user"], how="left", validate="many_to_one")
+    gaps = {
+        f"behind_first_{count}": paired[name].to_numpy() - rows[name].to_numpy()
+        for count, name in zip(FIRST, columns, strict=True)
+    }
+    return rows.assign(**gaps)
+
+
+def retention_curves(rows: pd.DataFrame, visits: pd.DataFrame, horizon_days: int) -> pd.DataFrame:
+    """The share of episodes with a visit on a day or later (rolling retention), for every day of the horizon.
+
+    Args:
+        rows: rows of ``evaluate`` of one scenario; who was cut off by the end of the episode is retained throughout.
+        visits: their visits.
+        horizon_days: days that episodes last.
+
+    Returns:
+        columns scenario, agent, day, retained.
+    """
+    last = visits.groupby(KEYS)["day"].max().rename("last").reset_index()
+    table = rows[[*KEYS, "ended"]].merge(last, on=KEYS, how="left", validate="one_to_one")
+    until = np.where(table["ended"] == "truncated", horizon_days, table["last"].fillna(0))
+    days = np.arange(horizon_days + 1)
+    found = []
+    for agent, mine in pd.Series(until).groupby(table["agent"], sort=False):
+        below = np.searchsorted(np.sort(mine.to_numpy()), days, side="left")
+        found.append(pd.DataFrame({"agent": agent, "day": days, "retained": 1 - below / len(mine)}))
+    curves = pd.concat(found, ignore_index=True)
+    curves.insert(0, "scenario", rows["scenario"].iloc[0])
+    return curves
