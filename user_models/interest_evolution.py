@@ -37,8 +37,8 @@ class InterestEvolutionUsers(SimpleUsers):
 
     RecSim's interest evolution (Ie et al., RecSim, arXiv 1909.04847, 2019; SlateQ, IJCAI 2019): item i of topic t is
     clicked with chance ``v_i / (1 + sum over the slate of v_j)``, ``v_i = 1 + interest_t``. A click costs 4 minutes of
-    a budget of 200 and gives back ``0.9 / 3.4 * 4 * quality_i``; a slate without one costs half a minute. An interest
-    x moves by ``0.3 (1 - |x|) (1 - x)``, upwards with chance ``(1 + x) / 2`` and else downwards.
+    a budget of 200 and gives back ``0.9 / 3.4 * 4 * quality_i``; a slate without a click costs half a minute. An
+    interest x moves by ``0.3 (1 - |x|) (1 - x)``, upwards with chance ``(1 + x) / 2`` and else downwards.
 
     Departures: 12 topics (RecSim: 20), as many as candidates have columns for, so 8 of low quality instead of 14; the
     interest moves by the expectation of that step, since transitions draw nothing; interests are hidden, RecSim shows

@@ -96,17 +96,19 @@ def test_episodes_last_as_long_as_the_budget(model: Any, size: int) -> None:
     world = reference_world(50, 60)
     scenario = stepwise(size, 10, {"purchase": 1.0})
     simulator = Simulator(world, scenario, user_model=model(world))
-    state = simulator.reset(torch.arange(20), torch.zeros(20, dtype=torch.int64))
-    ended = torch.zeros(20, dtype=torch.int64)
+    state = simulator.reset(torch.arange(8), torch.zeros(8, dtype=torch.int64))
+    ended = torch.zeros(8, dtype=torch.int64)
     for step in range(1, 400):
         state, outcome = simulator.step(state, state.candidates[:, :size].to(torch.int64))
         assert not outcome.truncated.any()
         ended = torch.where((ended == 0) & outcome.terminated, step, ended)
+        if (ended > 0).all():
+            break
     assert (ended > 0).all()
     if size == 1:
         assert (ended == 60).all()
     else:
-        assert 40 < ended.float().mean() < 200 and len(ended.unique()) > 5
+        assert 40 < ended.float().mean() < 200 and len(ended.unique()) > 3
 
 
 def test_influence_moves_affinities_towards_what_was_taken(tmp_path: Any) -> None:
