@@ -220,7 +220,8 @@ def test_sac_density_and_soft_slates() -> None:
 
 def test_masks_are_what_the_trip_has_not_shown(world: World) -> None:
     agent = agent_class("maskable_ppo")(world, parse_config(agent_class("maskable_ppo"), {"num_envs": 3}))
-    venv = MaskedVecEnv(training_env(agent, world, load_scenario("default")))
+    env = training_env(agent, world, load_scenario("default"))
+    venv = MaskedVecEnv(env, agent.view(env))
     venv.seed(0)
     observations: Any = venv.reset()
     assert venv.action_masks().all() and np.stack(venv.env_method("action_masks")).shape == (3, 100)

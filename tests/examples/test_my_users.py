@@ -72,7 +72,7 @@ def test_ppo_trains_and_is_evaluated_on_it(world: World, tmp_path: Path, monkeyp
     assert evaluated.exit_code == 0, evaluated.output
     rows = recgym.evaluate(world, agents=["random", "run"], users=40, seeds=2, progress=False, user_model=TARGET)
     means = rows.groupby("agent")["reward"].mean()
-    assert means["run"] > 1.2 * means["random"]  # the text and category of an item say what it is liked for
+    assert means["run"] > 1.1 * means["random"]  # the text and category of an item say what it is liked for
 
 
 def test_an_unknown_one_is_told_before_training(world: World, tmp_path: Path) -> None:
