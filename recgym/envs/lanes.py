@@ -61,7 +61,8 @@ def resolve(
         if key not in OBSERVATION_KEYS:
             raise unknown_name("observation key", key, OBSERVATION_KEYS)
     if mode == "item" and loaded.actions.slate_size != 1:
-        loaded = load_scenario(loaded, {"actions.slate_size": 1})
+        promoted = min(loaded.actions.promotions.slots, 1)
+        loaded = load_scenario(loaded, {"actions.slate_size": 1, "actions.promotions.slots": promoted})
     if simulator is None:
         loaded_world, device = load_world(world), usable(device)
         users = USER_MODELS.load(user_model)(loaded_world, device) if isinstance(user_model, str) else user_model
