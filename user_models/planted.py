@@ -55,8 +55,7 @@ class Truth:
         factors = (math.sqrt(SHARED) * centres + math.sqrt(1 - SHARED) * own) * (TASTE / math.sqrt(NUM_FACTORS))
         users = _normal(_USERS, seed, world.num_users, 2 * NUM_FACTORS + 2)
         low, high = MEAN_GAPS
-        discount = world.items["discount"].fillna(0.0).to_numpy(np.float64)
-        price = np.log1p(world.items["price"].fillna(0.0).to_numpy(np.float64) * (1 - discount))
+        price = np.log1p(np.zeros(world.num_items) if world.prices is None else world.prices)
         truth = cls(
             factors=factors,
             appeal=POPULARITY * _standardised(np.log1p(world.items["popularity"].to_numpy(np.float64))),

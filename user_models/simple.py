@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ class SimpleState(TensorRecord):
     user: Tensor  # [B] int64 user rows
 
 
-class SimpleUsers:
+class SimpleUsers(ABC):
     """Users whose wants are a formula: a subclass defines ``logits``, and as much of the rest as it cares for.
 
     By default a user wants a geometric number of items around ``mean_basket`` on a trip, takes one unit of each, comes
@@ -43,9 +44,9 @@ class SimpleUsers:
         self.ratings = "rating" in world.spec.responses
         self._cuts = torch.tensor(RATING_CUTS, device=self.device)
 
+    @abstractmethod
     def logits(self, state: Any, items: Tensor, visit: Visit) -> Tensor:
         """Logit float32 [B, C] of the chance that each of ``items`` (int64 [B, C]) is wanted on this trip."""
-        raise NotImplementedError(f"{type(self).__name__} does not define logits(state, items, visit)")
 
     def liking(self, state: Any, items: Tensor, visit: Visit) -> Tensor:
         """How much consumed items are liked, float32 [B, C]: P(rating <= n) = sigmoid(RATING_CUTS[n - 1] - liking)."""

@@ -72,16 +72,12 @@ class Catalogue:
         """
         log = world.interactions()
         owned = log["user"].to_numpy(np.int64) * world.num_items + log["item"].to_numpy(np.int64)
-        prices = None
-        if "price" in world.items and bool(world.items["price"].notna().any()):
-            columns = world.items.reindex(columns=["price", "discount"]).fillna(0.0)
-            prices = (columns["price"] * (1 - columns["discount"])).to_numpy(np.float64)
         names = world.items["category"].fillna("") if "category" in world.items else pd.Series([""] * world.num_items)
         codes, kinds = pd.factorize(names, sort=True)
         known = scenario.users.group_by or [name for name in world.spec.attributes if name in world.users]
         popularity = world.items["popularity"].to_numpy(np.float64)
         return cls(
-            prices=prices,
+            prices=world.prices,
             popularity=popularity,
             owned=np.sort(owned),
             history_trips=world.users["num_trips"].to_numpy(np.int64),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from recgym.evaluation.families import interval, number
+from recgym.evaluation.families import interval
 from recgym.evaluation.plots import BAD, INK, MARKERS, SERIES, SOFT, draw, figure, finite, legend, rows, svg
 from recgym.evaluation.transfer import Transfer
 
@@ -99,26 +99,6 @@ def pareto_plot(points: pd.DataFrame, key: str, *, across: str, up: str) -> str:
     return svg(drawing, f"{up} against {across}", key)
 
 
-def gap_plot(gaps: pd.DataFrame, order: Sequence[str], key: str, label: str) -> str:
-    """The gap between groups of users, an agent a row, beside the gap that shuffled labels show.
-
-    Args:
-        gaps: columns agent, value, low, high, by_chance.
-        order: agents from the top.
-        key: keeps the figure's ids apart from others.
-        label: of the horizontal axis.
-    """
-    table = gaps.set_index("agent").reindex([agent for agent in order if agent in set(gaps["agent"])])
-    drawing, axes = figure(_ROW * len(table) + 0.75)
-    for row, gap in enumerate(table.itertuples()):
-        draw(axes, row, gap.value, gap.low, gap.high, SERIES[0])
-        axes.plot([gap.by_chance] * 2, [row - 0.28, row + 0.28], color=BAD, linewidth=2)
-    axes.set_xlim(left=0)
-    rows(axes, list(table.index), [number(value) for value in table["value"]])
-    axes.set_xlabel(label)
-    return svg(drawing, label, key)
-
-
 def shares_plot(shares: pd.DataFrame, order: Sequence[str], key: str) -> str:
     """Who gets the attention, an agent a row; marks say where the groups' shares of relevance end.
 
@@ -175,10 +155,10 @@ def transfer_plot(transfer: Sequence[Transfer], key: str) -> str:
 
 
 def estimates_plot(table: pd.DataFrame, order: Sequence[str], key: str, label: str) -> str:
-    """One metric with its interval, an agent a row.
+    """One metric with its interval, an agent a row; marks say what chance alone would show, where that is known.
 
     Args:
-        table: columns agent, value, low, high.
+        table: columns agent, value, low, high and, for gaps between groups, by_chance (what shuffled labels show).
         order: agents from the top.
         key: keeps the figure's ids apart from others.
         label: of the horizontal axis.
@@ -187,7 +167,10 @@ def estimates_plot(table: pd.DataFrame, order: Sequence[str], key: str, label: s
     drawing, axes = figure(_ROW * len(found) + 0.75)
     for row, one in enumerate(found.itertuples()):
         draw(axes, row, one.value, one.low, one.high, SERIES[0])
-    digits: Mapping[bool, str] = {True: ".4f", False: ".2f"}
-    rows(axes, list(found.index), [format(value, digits[abs(value) < 0.1]) for value in found["value"]])
+        if "by_chance" in found:
+            axes.plot([one.by_chance] * 2, [row - 0.28, row + 0.28], color=BAD, linewidth=2)
+    if "by_chance" in found:
+        axes.set_xlim(left=0)
+    rows(axes, list(found.index), [format(value, ".4f" if abs(value) < 0.1 else ".2f") for value in found["value"]])
     axes.set_xlabel(label)
     return svg(drawing, label, key)

@@ -10,6 +10,7 @@ import torch
 from recgym.evaluation.metrics import accuracy
 from recgym.evaluation.metrics.arrays import Bools, Floats, Ints
 from recgym.evaluation.metrics.provider_fairness import target_exposure
+from recgym.simulation.choice import position_weights
 from recgym.simulation.draws import draw
 from recgym.simulation.simulator import Simulator
 from recgym.simulation.state import State
@@ -95,7 +96,6 @@ def judge(simulator: Simulator, state: State, slates: Ints, playing: Bools) -> V
 
 
 def attention(simulator: Simulator) -> Floats:
-    """[K] chance that each position is looked at, what lies above it aside (in a cascade: nothing consumed there)."""
-    decay = simulator.scenario.behaviour.examination.decay
-    weights: Floats = np.power(float(decay), np.arange(simulator.slate_size)).astype(np.float64)
-    return weights
+    """[K] chance that each position is looked at; see ``position_weights``."""
+    weights = position_weights(simulator.scenario.behaviour, simulator.slate_size)
+    return weights.numpy().astype(np.float64)

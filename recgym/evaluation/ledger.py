@@ -85,7 +85,7 @@ class Ledger:
         new = catalogue.is_new(self._users, slate)
         popularity = catalogue.popularity[slate]
         rewards = np.asarray(answer.rewards, np.float64)
-        revenue = np.zeros(len(now)) if catalogue.prices is None else (quantity * catalogue.prices[slate]).sum(1)
+        revenue = _revenue(info, quantity, slate, catalogue.prices)
         kinds = catalogue.categories[slate]
         self._add("reward", rewards)
         self._add("num_steps", np.ones(len(now)))
@@ -268,6 +268,15 @@ class Ledger:
         table = table.astype({name: np.int64 for name in whole})
         table.insert(0, "item", np.arange(len(table)))
         return table[(table["shown"] > 0) | (table["offered"] > 0)].reset_index(drop=True)
+
+
+def _revenue(info: dict[str, Any], quantity: Ints, slate: Ints, prices: Floats | None) -> Floats:
+    """[B] what is paid: as the simulator tells it where promotions and delays change it, else prices times units."""
+    if prices is None:
+        return np.zeros(len(slate))
+    told = info.get("terms/revenue")
+    paid: Floats = (quantity * prices[slate]).sum(1) if told is None else np.asarray(told, np.float64)
+    return paid
 
 
 def _is_real(name: str) -> bool:

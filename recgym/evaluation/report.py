@@ -213,7 +213,7 @@ def _figures(part: ScenarioSummary, order: list[str]) -> Iterator[tuple[str, str
         yield (
             f"Gap between users by {attribute}",
             "Largest less smallest mean reward over groups, 95% interval. Orange: the gap that shuffled labels show.",
-            charts.gap_plot(mine, order, f"{key}-{attribute}", f"gap in reward by {attribute}"),
+            charts.estimates_plot(mine, order, f"{key}-{attribute}", f"gap in reward by {attribute}"),
         )
     if len(part.exposure):
         for attribute, mine in part.exposure.groupby("attribute", sort=False):

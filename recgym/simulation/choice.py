@@ -108,6 +108,12 @@ class Encounter(TensorRecord):
     leave: Tensor  # [B], the luck of staying
 
 
+def position_weights(behaviour: Behaviour, slate_size: int) -> Tensor:
+    """Chance that each position is looked at, what lies above it aside (cascade: nothing is consumed there), [K]."""
+    decay = behaviour.examination.decay
+    return torch.tensor([decay**place for place in range(slate_size)], dtype=torch.float32)
+
+
 class Examination:
     """Position-dependent examination (Craswell et al., WSDM 2008), with fatigue for items declined before.
 
@@ -120,7 +126,7 @@ class Examination:
     def __init__(self, behaviour: Behaviour, slate_size: int, max_slates: int, device: torch.device) -> None:
         """Tabulates both factors, so that no power is computed while stepping."""
         self.cascade = behaviour.examination.model == "cascade"
-        decay = torch.tensor([behaviour.examination.decay**p for p in range(slate_size)], dtype=torch.float32)
+        decay = position_weights(behaviour, slate_size)
         fatigue = torch.tensor([behaviour.reexamination**n for n in range(max_slates + 1)], dtype=torch.float32)
         self._decay, self._fatigue = decay.to(device), fatigue.to(device)
 

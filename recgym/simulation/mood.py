@@ -216,7 +216,7 @@ def check_promotions(world: World, scenario: Scenario) -> None:
     Raises:
         ScenarioError: there are such promotions.
     """
-    paid = "quantity" in world.spec.responses and "price" in world.items
+    paid = "quantity" in world.spec.responses and world.prices is not None
     if scenario.actions.promotions.slots and not paid:
         place = scenario.at("actions.promotions")
         raise ScenarioError(f"{place}: nothing is paid in world {world.name!r}, so nothing can be discounted")

@@ -43,15 +43,11 @@ class Objective:
             low, high = self._bounds[one.term]
             self._bounds[one.term] = (one.at_least if low is None else low, one.at_most if high is None else high)
         self._terms = Terms(world, scenario, population, device)
-        self._names = tuple(dict.fromkeys((*self.weights, *self._bounds)))
-        behaviour = scenario.behaviour
-        self._set_aside = behaviour.delay.share
-        self.compiled = (
-            set(self._names) <= set(_COMPILED)
-            and not self._bounds
-            and self._set_aside == 0
-            and scenario.actions.promotions.slots == 0
-        )
+        self._set_aside = scenario.behaviour.delay.share
+        changed = self._set_aside > 0 or scenario.actions.promotions.slots > 0  # what is paid is not what was taken
+        paid = ("revenue",) if changed and Terms.possible(world, scenario, population)["revenue"] is None else ()
+        self._names = tuple(dict.fromkeys((*self.weights, *self._bounds, *paid)))
+        self.compiled = set(self._names) <= set(_COMPILED) and not self._bounds and not changed
 
     @property
     def price(self) -> Tensor:

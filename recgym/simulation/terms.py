@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recgym.errors import ScenarioError, nearest
 from recgym.scenario import Scenario
+from recgym.simulation.choice import position_weights
 from recgym.simulation.population import Population
 from recgym.types import Response
 from recgym.worlds.world import World
@@ -38,11 +39,8 @@ class Terms:
 
     def __init__(self, world: World, scenario: Scenario, population: Population, device: torch.device) -> None:
         """Tabulates prices, text, popularity and providers of the N items, as the platform knows them."""
-        price = torch.zeros(world.num_items)
-        if "price" in world.items:
-            columns = world.items.reindex(columns=["price", "discount"]).fillna(0.0)
-            price = torch.tensor((columns["price"] * (1.0 - columns["discount"])).to_numpy("float32"))
-        self.price = price.to(device)  # [N] currency units, discount taken off
+        price = np.zeros(world.num_items) if world.prices is None else world.prices
+        self.price = torch.tensor(price.astype(np.float32), device=device)  # [N] currency units, discount taken off
         text = world.item_tensors["text_pca"].float()
         self._text = (text / text.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1e-12)).to(device)  # [N, 16]
         popularity = world.items["popularity"].to_numpy(np.float64) + 1.0
@@ -55,8 +53,7 @@ class Terms:
             self._provider = torch.from_numpy(codes).to(device)  # [N]
             share = np.bincount(codes, minlength=count) / len(codes)
             self._share = torch.tensor(share.astype(np.float32), device=device)  # [P]
-        decay = scenario.behaviour.examination.decay
-        weights = torch.tensor([decay**place for place in range(scenario.actions.slate_size)], dtype=torch.float32)
+        weights = position_weights(scenario.behaviour, scenario.actions.slate_size)
         self.attention = (weights / weights.sum()).to(device)  # [K]
         self.by_name: dict[str, Callable[[Shown], Tensor]] = {
             "purchase": lambda shown: shown.response.consumed.sum(dim=1, dtype=torch.float32) + shown.delivered,
@@ -118,7 +115,7 @@ class Terms:
         few = f"at most {MAX_PROVIDERS} providers; {scenario.items.provider} has {providers}"
         missing: dict[str, str | None] = {
             "purchase": None,
-            "revenue": None if "quantity" in responses and "price" in world.items else "quantities and prices",
+            "revenue": None if "quantity" in responses and world.prices is not None else "quantities and prices",
             "liked": rated,
             "rating": rated,
             "click": None if scenario.behaviour.delay.share > 0 else "delayed purchases (behaviour.delay.share)",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pydantic
 import torch
@@ -76,6 +77,14 @@ class World:
     def num_users(self) -> int:
         """U, the number of users to simulate."""
         return self.spec.num_users
+
+    @cached_property
+    def prices(self) -> np.ndarray | None:
+        """What items cost, discount taken off, float64 [N] currency units (0 if unknown); None without prices."""
+        if "price" not in self.items or not self.items["price"].notna().any():
+            return None
+        columns = self.items.reindex(columns=["price", "discount"]).fillna(0.0)
+        return (columns["price"] * (1.0 - columns["discount"])).to_numpy(np.float64)
 
     @cached_property
     def tokens(self) -> Ragged:

@@ -128,3 +128,14 @@ def test_several_workers_take_up_what_one_began_and_write_the_same_bytes(world: 
     for table in TABLES:
         name = f"{table}.parquet"
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("name", ["promotions", "delayed_purchase"])
+def test_revenue_is_what_is_paid(name: str, world: World) -> None:
+    """Discounts are taken off, and what was put aside is paid when it is bought."""
+    changes = {"env.world": None, "objective": {"terms": {"revenue": 1.0}}, "episode.max_steps": 60}
+    rows = evaluate(world, load_scenario(name, changes), ["popularity"], users=20, seeds=1, progress=False)
+    assert np.allclose(rows["revenue"], rows["reward"]) and rows["revenue"].sum() > 0
+    also = load_scenario(name, {**changes, "objective": {"terms": {"purchase": 1.0}}})
+    told = evaluate(world, also, ["popularity"], users=20, seeds=1, progress=False)
+    assert np.allclose(told["revenue"], rows["revenue"])

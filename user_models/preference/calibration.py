@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Self, cast
 
 import numpy as np
@@ -97,20 +98,15 @@ def calibrate_answers(network: PreferenceNetwork, output: PairOutput, answers: T
     shift = torch.zeros((), requires_grad=True)
     cuts = network.rating_cuts.detach().clone().requires_grad_()
     fitted = [slope, cuts] if ratings else [slope, shift]
-    optimizer = torch.optim.LBFGS(fitted, max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        optimizer.zero_grad()
         if ratings:
             value = ordinal_loss(rating_cdf(thresholds(cuts), slope * output.rating), answers)
         else:
             value = geometric_loss(slope * output.stop + shift, answers)
-        value = value + PRIOR / (2 * len(answers)) * (slope - 1) ** 2
-        value.backward()
-        return value
+        return value + PRIOR / (2 * len(answers)) * (slope - 1) ** 2
 
-    optimizer.step(loss)
-    if not all(bool(torch.isfinite(part).all()) for part in fitted):
+    if not _descend(fitted, loss):
         return
     with torch.no_grad():
         if ratings:
@@ -136,23 +132,32 @@ class OrdinalCalibration(NamedTuple):
         logits = _logits(cdf.double())
         nothing = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0], dtype=torch.float64)
         fitted = nothing.clone().requires_grad_()
-        optimizer = torch.optim.LBFGS([fitted], max_iter=100, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
-            optimizer.zero_grad()
             value = ordinal_loss(torch.sigmoid(fitted[0] * logits + fitted[1:]), rating)
-            value = value + PRIOR / (2 * len(rating)) * (fitted - nothing).square().sum()
-            value.backward()
-            return value
+            return value + PRIOR / (2 * len(rating)) * (fitted - nothing).square().sum()
 
-        optimizer.step(loss)
+        good = _descend([fitted], loss) and fitted[0] > 0
         found = fitted.detach()
-        good = bool(torch.isfinite(found).all()) and found[0] > 0
         return cls(float(found[0]), found[1:]) if good else cls(1.0, nothing[1:])
 
     def __call__(self, cdf: Tensor) -> Tensor:
         """Calibrated P(rating <= 1..4), [Q, 4], in order as chances of ever more ratings have to be."""
         return torch.sigmoid(self.slope * _logits(cdf) + self.shifts.to(cdf)).cummax(dim=-1).values
+
+
+def _descend(fitted: list[Tensor], loss: Callable[[], Tensor]) -> bool:
+    """Minimises ``loss`` over ``fitted``, in place, by L-BFGS; whether the outcome is finite."""
+    optimizer = torch.optim.LBFGS(fitted, max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return all(bool(torch.isfinite(part).all()) for part in fitted)
 
 
 def _logits(chances: Tensor) -> Tensor:
