@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from recgym.evaluation.metrics import accuracy
-from recgym.evaluation.metrics.arrays import Bools, Floats, Ints
+from recgym.evaluation.metrics.arrays import Bools, Floats, Ints, row_sums
 from recgym.evaluation.metrics.provider_fairness import target_exposure
 from recgym.simulation.choice import position_weights
 from recgym.simulation.draws import draw
@@ -48,8 +48,7 @@ class Verdict:
         width = self.slates.shape[1]
         best = -np.sort(-self.relevance, axis=1)[:, :width]
         own = np.take_along_axis(self.relevance, self.slates, axis=1)
-        found: Floats = (best - own) @ self.attention
-        return found
+        return row_sums(best - own, self.attention)
 
     def received(self) -> Floats:
         """[n, M] the attention that each candidate was given."""

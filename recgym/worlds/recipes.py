@@ -112,6 +112,7 @@ def ecommerce(**changes: Any) -> Recipe:
         dataset="completejourney",
         kind="purchase",
         currency="USD",
+        text_components=256,
         attributes={
             "age": Binning(
                 column="age",

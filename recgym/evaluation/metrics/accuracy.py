@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recgym.errors import RecGymError
-from recgym.evaluation.metrics.arrays import Floats, discounts, item_rows, numbers
+from recgym.evaluation.metrics.arrays import Floats, discounts, item_rows, numbers, row_sums
 
 
 def precision(slates: npt.ArrayLike, relevance: npt.ArrayLike) -> Floats:
@@ -51,7 +51,7 @@ def ndcg(slates: npt.ArrayLike, relevance: npt.ArrayLike) -> Floats:
     width = gains.shape[1]
     best = -np.sort(-true, axis=1)[:, :width]
     weights = discounts(width)
-    return _ratio(gains @ weights, best @ weights)
+    return _ratio(row_sums(gains, weights), row_sums(best, weights))
 
 
 def mrr(slates: npt.ArrayLike, relevance: npt.ArrayLike) -> Floats:

@@ -51,6 +51,15 @@ def item_rows(name: str, values: npt.ArrayLike, num_items: int, dims: int = 2) -
     return rows
 
 
+def row_sums(values: Floats, weights: Floats) -> Floats:
+    """[S] the weighted sum of each row of ``values`` [S, K] with ``weights`` [K], the same bits in any batch.
+
+    ``values @ weights`` rounds a row by where it stands among the others.
+    """
+    found: Floats = (values * weights).sum(axis=1)
+    return found
+
+
 def aligned(**arrays: npt.NDArray[Any]) -> None:
     """Raises RecGymError unless all arrays, given by name, have equal shapes."""
     shapes = {name: array.shape for name, array in arrays.items()}
