@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from threadpoolctl import threadpool_limits
 from pydantic import Field
 
 from recgym.agents.collaborative import CollaborativeAgent, CollaborativeConfig
@@ -38,15 +39,16 @@ def factorise(pairs: Pairs, config: ALSConfig, seed: int) -> Factors:
     """The factors of a log; the same on every run with one seed."""
     from implicit.cpu.als import AlternatingLeastSquares
 
-    model = AlternatingLeastSquares(
-        factors=config.factors,
-        regularization=config.regularization,
-        alpha=config.alpha,
-        iterations=config.iterations,
-        num_threads=1,
-        random_state=seed,
-    )
-    model.fit(pairs.matrix(), show_progress=False)
+    with threadpool_limits(1, "blas"):  # the library asks for it, and sums then round alike on any machine
+        model = AlternatingLeastSquares(
+            factors=config.factors,
+            regularization=config.regularization,
+            alpha=config.alpha,
+            iterations=config.iterations,
+            num_threads=1,
+            random_state=seed,
+        )
+        model.fit(pairs.matrix(), show_progress=False)
     users, items = torch.from_numpy(model.user_factors.copy()), torch.from_numpy(model.item_factors.copy())
     ridge = items.T @ items + config.regularization * torch.eye(config.factors)
     bought_once = config.alpha * torch.tensor(2.0).log()
