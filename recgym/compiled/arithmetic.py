@@ -47,22 +47,31 @@ def _compile(function: Callable[..., Any], fastmath: Any) -> Callable[..., Any]:
 
     Numba drops what it kept when the file of a kernel changes, but not when that of a function changes which became
     part of the kernel: so the folder is named after all files that may have.
+
+    A kernel becomes part of every kernel that calls it. Left by itself, a copy would come with each of its callers,
+    optimised anew and with another order of sums, and a process would take whichever was loaded first: a caller just
+    compiled and the same one read from disk would round differently.
     """
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(_cache_folder(Path(function.__code__.co_filename).parent))
     try:
-        return njit(nogil=True, cache=True, error_model="numpy", fastmath=fastmath)(function)
+        return njit(nogil=True, cache=True, error_model="numpy", forceinline=True, fastmath=fastmath)(function)
     finally:
         numba.config.CACHE_DIR = before
 
 
 @functools.cache
 def _cache_folder(sources: Path) -> Path:
-    """Where kernels of the folder ``sources`` are kept; they may call each other, and those of this package."""
+    """Where kernels of the folder ``sources`` are kept; they may call each other, and those of this package.
+
+    Numba's own variable ``NUMBA_CACHE_DIR`` decides; then beside the code; then, if it is read-only, RecGym's home.
+    """
     files = sorted({*Path(__file__).parent.glob("*.py"), *sources.glob("*.py")})
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     folder = Path(__file__).parent / "__pycache__"
-    if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
+    if asked := os.environ.get("NUMBA_CACHE_DIR"):
+        folder = Path(asked)
+    elif not os.access(folder if folder.exists() else folder.parent, os.W_OK):
         folder = recgym_home()
     folder = folder / f"kernels-{digest}"
     if not folder.exists():

@@ -127,7 +127,9 @@ def test_several_workers_take_up_what_one_began_and_write_the_same_bytes(world: 
     pd.testing.assert_frame_equal(alone, together, check_exact=True)
     for table in TABLES:
         name = f"{table}.parquet"
-        pd.testing.assert_frame_equal(*(pd.read_parquet(tmp_path / run / name) for run in ("one", "two")), check_exact=True)
+        pd.testing.assert_frame_equal(
+            *(pd.read_parquet(tmp_path / run / name) for run in ("one", "two")), check_exact=True
+        )
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
