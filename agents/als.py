@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from threadpoolctl import threadpool_limits
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from recgym.agents.collaborative import CollaborativeAgent, CollaborativeConfig
 from recgym.agents.features.factors import Factors
