@@ -32,10 +32,9 @@ from recgym.data.interactions import Interactions
 from recgym.data.sources import completejourney
 from recgym.errors import DataError, RecGymError
 from recgym.user_models.preference.metrics import ndcg_and_recall
-from recgym.user_models.preference.text import encode_texts
 from recgym.user_models.preference.training import Trainer
 from recgym.user_models.preference.trips import Trips
-from recgym.worlds.build import training_data
+from recgym.worlds.build import item_texts, training_data
 from recgym.worlds.prepare import Prepared, prepare
 from recgym.worlds.recipes import ecommerce
 
@@ -237,7 +236,6 @@ def model_scores(
     """
     recipe = ecommerce(every_item=True)
     config = recipe.model.model_copy(update={"training": recipe.model.training.model_copy(update=epochs)})
-    text = encode_texts(prepared.items["text"].tolist(), recipe.encoder)
     last = ""
 
     def report(what: str, share: float) -> None:
@@ -246,6 +244,7 @@ def model_scores(
             print(f"{what}: {share:.0%}", file=sys.stderr, flush=True)
             last = what
 
+    text, _ = item_texts(prepared, recipe, directory / "text", report)
     trainer = Trainer(training_data(prepared, recipe, text), config, seed, directory, report)
     trainer.run()
     targets = np.flatnonzero(prepared.trips.trip_user_remaining == 0)
