@@ -246,7 +246,7 @@ def _training_summary(history: list[dict[str, Any]]) -> dict[str, Any]:
     for stage in ("pretrain", "finetune"):
         rows = [row for row in history if row["stage"] == stage]
         if rows:
-            best = max(rows, key=lambda row: row["ndcg@10"] if stage == "pretrain" else -row["log_loss"])
+            best = max(rows, key=lambda row: row["ndcg@10"])  # the first of the highest, as the training keeps it
             out[stage] = {
                 "epochs": len(rows),
                 "seconds": round(float(np.sum([row["seconds"] for row in rows])), 1),

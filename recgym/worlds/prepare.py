@@ -53,7 +53,7 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
             "user": log.user_rows,
             "item": log.item_rows,
             "day": np.floor(log.days).astype(np.int64),
-            "feedback": _feedback(log, recipe),
+            "feedback": _feedback(log, recipe, filters),
             "price": log["price"] if "price" in log else np.nan,
             "discount": log["discount"] if "discount" in log else np.nan,
         }
@@ -61,6 +61,10 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
     frame["trip"] = _trip_ids(log, frame)
     whole = frame.assign(**_shown(log, recipe))
     bought = log["purchase"] if "purchase" in log else np.ones(len(log), bool)
+    if recipe.kind == "purchase" and "quantity" in log:
+        bought = bought & (log["quantity"] > 0)
+    if recipe.kind == "rating":
+        frame, bought = _keep(frame, rated := ~np.isnan(log["rating"]), "no rating given", filters), bought[rated]
     frame = _keep(frame, bought, "nothing bought", filters)
     items = log.items
     if "recommendable" in items and not recipe.every_item:
@@ -128,15 +132,33 @@ def in_half(ids: pd.Index, half: str) -> np.ndarray:
     return odd == (half == "b")
 
 
-def _feedback(log: Interactions, recipe: Recipe) -> np.ndarray:
+def _feedback(log: Interactions, recipe: Recipe, filters: list[FilterCount]) -> np.ndarray:
+    """The grade of each event, int64 [E]: quantity 1 to 20, or rating 1 to 5; 1 where none is given."""
     if recipe.kind == "rating":
         if "rating" not in log:
             raise DataError(
                 f"log {log.name!r} has no column 'rating', which recipe {recipe.name!r} of kind 'rating' needs"
             )
-        return np.rint(log["rating"]).clip(1, 5).astype(np.int64)
+        ratings = log["rating"]
+        odd = (ratings < 0.5) | (ratings > 5)
+        if odd.any():
+            raise DataError(
+                f"log {log.name!r}: {int(odd.sum()):,} ratings are no grades from 1 to 5, such as "
+                f"{ratings[odd][0]:g}; bring the column to that scale first"
+            )
+        grades = np.floor(ratings + 0.5)  # halves up: 4.5 is 5
+        _note(filters, "ratings between two grades", (grades != ratings) & ~np.isnan(ratings), "rounded, halves up")
+        return np.nan_to_num(grades, nan=1.0).astype(np.int64)
     quantity = log["quantity"] if "quantity" in log else np.ones(len(log))
+    _note(filters, f"quantity above {MAX_FEEDBACK}", quantity > MAX_FEEDBACK, f"clipped to {MAX_FEEDBACK}")
+    _note(filters, "quantity not whole", quantity != np.rint(quantity), "rounded to the nearest, at least 1")
     return np.rint(quantity).clip(1, MAX_FEEDBACK).astype(np.int64)
+
+
+def _note(filters: list[FilterCount], reason: str, changed: np.ndarray, detail: str) -> None:
+    """Counts the events that are read otherwise than they stand in the log, where there are any."""
+    if changed.any():
+        filters.append(FilterCount(reason, int(changed.sum()), detail))
 
 
 def _shown(log: Interactions, recipe: Recipe) -> dict[str, np.ndarray]:

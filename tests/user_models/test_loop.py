@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from recgym.user_models.preference.loop import BestEpoch, pace
+from recgym.user_models.preference.loop import BestEpoch, DivergedError, descend, pace, unsaved
 
 
 def test_the_best_epochs_weights_come_back() -> None:
@@ -26,3 +27,15 @@ def test_pace_warms_up_and_falls_to_zero() -> None:
     assert int(paces.argmax()) == 2
     assert bool((paces[2:].diff() < 0).all())
     assert abs(float(paces[-1])) < 1e-12
+
+
+def test_no_weight_changes_where_the_loss_or_its_gradient_is_not_finite() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 0.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    flat = model.weight.sum().abs().sqrt()  # 0 at 0, where its slope is infinite
+    with pytest.raises(DivergedError, match="gradient of norm .* at epoch 3 step 7"):
+        descend(flat, model, optimizer, 1.0, lambda: unsaved(3, 7))
+    with pytest.raises(DivergedError, match="loss nan at epoch 3 step 7; .* no checkpoint"):
+        descend(model.weight.sum() * torch.nan, model, optimizer, 1.0, lambda: unsaved(3, 7))
+    assert float(model.weight.detach()) == 0.0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from recgym.user_models.preference.checkpoint import load_checkpoint
 from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, TrainingConfig
 from recgym.user_models.preference.loop import DivergedError
 from recgym.user_models.preference.model import TrainingData
@@ -76,8 +77,37 @@ def test_divergence_stops_with_the_step_and_the_checkpoint(tmp_path):
     trainer = Trainer(data, CONFIG, 0, tmp_path)
     with torch.no_grad():
         trainer.model.network.match.weight.fill_(float("nan"))
-    with pytest.raises(DivergedError, match=r"pretrain epoch 0 step 0.*checkpoint"):
+    with pytest.raises(DivergedError, match=r"pretrain epoch 0 step 0.*no checkpoint was written yet"):
         trainer.run()
+
+
+def test_the_last_good_checkpoint_is_there_and_good(tmp_path):
+    data = small_data()
+    trainer = Trainer(data, CONFIG, 0, tmp_path)
+
+    def spoil(what: str, share: float) -> None:
+        if what.startswith("finetune") and share > 0.5:  # in the second of two epochs
+            with torch.no_grad():
+                trainer.model.network.match.weight.fill_(float("nan"))
+
+    trainer.progress = spoil
+    with pytest.raises(DivergedError, match="finetune epoch 1 step 1.*the last good checkpoint is") as caught:
+        trainer.run()
+    assert str(tmp_path / "finetune") in str(caught.value)
+    fresh = Trainer(data, CONFIG, 0, tmp_path / "fresh")
+    state = load_checkpoint(tmp_path / "finetune", fresh.model, None)
+    assert state["epoch"] == 0
+    assert all(torch.isfinite(value).all() for value in fresh.model.state_dict().values())
+
+
+def test_chances_are_told_with_dropout_off(tmp_path):
+    data = small_data()
+    trainer = Trainer(data, CONFIG, 0, tmp_path)
+    trainer.model.train()
+    targets = np.flatnonzero(data.trips.trip_user_remaining == 0)
+    first, again = trainer.catalogue_logits(targets), trainer.catalogue_logits(targets)
+    assert torch.equal(first, again)
+    assert not trainer.model.training
 
 
 def planted_trips(users: int, seed: int) -> tuple[Trips, np.ndarray]:

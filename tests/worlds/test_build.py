@@ -144,6 +144,29 @@ def test_preparing_counts_what_is_left_out():
     assert (prepared.items["popularity"] == popularity).all()  # held-out trips do not count
 
 
+def test_odd_grades_are_counted_or_refused():
+    frame = shop().to_frame()
+    odd = frame.assign(quantity=frame["quantity"].astype(float))
+    odd.loc[[0, 1, 2, 3], "quantity"] = [0.0, 0.4, 2.5, 99.0]
+    plain = RECIPE.model_copy(update={"attributes": {}, "min_item_users": 1})
+    prepared = prepare(Interactions.from_frame(odd, name="shop"), plain)
+    counts = {f.reason: f.count for f in prepared.filters}
+    assert (counts["nothing bought"], counts["quantity above 20"], counts["quantity not whole"]) == (1, 1, 2)
+    assert prepared.trips.feedback.min() >= 1
+    assert prepared.trips.feedback.max() == 20
+
+    rated = frame.drop(columns=["quantity", "basket"]).assign(rating=4.0)
+    rated.loc[[0, 1], "rating"] = [np.nan, 4.5]
+    recipe = plain.model_copy(update={"kind": "rating"})
+    prepared = prepare(Interactions.from_frame(rated, name="films"), recipe)
+    counts = {f.reason: f.count for f in prepared.filters}
+    assert (counts["no rating given"], counts["ratings between two grades"]) == (1, 1)
+    assert sorted(set(prepared.trips.feedback)) == [4, 5]  # a missing rating is none, and a half counts up
+    rated.loc[[5, 6], "rating"] = [0.0, 9.0]
+    with pytest.raises(DataError, match=r"2 ratings are no grades from 1 to 5, such as [09]; bring the column"):
+        prepare(Interactions.from_frame(rated, name="films"), recipe)
+
+
 def test_intervals_are_medians_of_gaps_shrunk_to_the_overall_median():
     rows = []
     for user in range(6):  # item 0 every 4 days, item 1 every 10

@@ -37,6 +37,12 @@ def save_checkpoint(
             old.unlink()
 
 
+def last_good(*paths: Path) -> str:
+    """What an error says of the newest checkpoint: the first of ``paths`` that was written, or that none was."""
+    written = next((path for path in paths if (path / "state.json").is_file()), None)
+    return "no checkpoint was written yet" if written is None else f"the last good checkpoint is {written}"
+
+
 def load_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, *, best: bool = False
 ) -> dict[str, Any] | None:

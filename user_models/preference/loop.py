@@ -21,7 +21,7 @@ WARM_UP = 3  # epochs
 
 
 class DivergedError(RecGymError):
-    """Training met a loss that is not finite."""
+    """Training met a loss or a gradient that is not finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +95,11 @@ def fit(
     return Fit(model, best.epoch + 1, history)
 
 
+def unsaved(epoch: int, step: int) -> str:
+    """Where a training that writes no checkpoint was, for ``descend`` to tell."""
+    return f"epoch {epoch} step {step}; this training takes minutes and keeps no checkpoint. Lower the learning rate."
+
+
 def descend(
     loss: Tensor,
     model: nn.Module,
@@ -106,11 +111,14 @@ def descend(
     """A gradient step; ``backward`` leaves the gradients of a loss in the parameters.
 
     Raises:
-        DivergedError: the loss is not finite; ``where`` tells what the message says after it.
+        DivergedError: the loss or its gradient is not finite, before a weight has changed; ``where`` tells what the
+            message says after it.
     """
     if not torch.isfinite(loss):
         raise DivergedError(f"loss {float(loss.detach())} at {where()}")
     optimizer.zero_grad(set_to_none=True)
     backward(loss)
-    nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    if not torch.isfinite(norm):  # one such step would spoil all weights, and the checkpoint after it
+        raise DivergedError(f"gradient of norm {float(norm)} at {where()}")
     optimizer.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder
-from recgym.user_models.preference.loop import Fit, Row, descend, fit, pace
+from recgym.user_models.preference.loop import Fit, Row, descend, fit, pace, unsaved
 from recgym.user_models.preference.network import NUM_TIME_FEATURES, PreferenceNetwork, gap_levels
 from recgym.user_models.preference.sides import Sides
 
@@ -174,7 +175,7 @@ def train(
             model.train()
             drawn = events.reordered(rng)
             had_from, place = torch.from_numpy(drawn.had_from()), torch.from_numpy(drawn.place)
-            for rows in segments(drawn, options.segment, options.batch, rng):
+            for number, rows in enumerate(segments(drawn, options.segment, options.batch, rng)):
                 vectors = model.vectors(sides)
                 scored = torch.from_numpy(rows[:, 1:] >= 0)
                 target = torch.from_numpy(rows[:, 1:])[scored]
@@ -183,7 +184,7 @@ def train(
                 logits = model.logits(vectors, states, sides.users[user])
                 logits = logits.masked_fill(had_from[user] < place[target][:, None], -torch.inf)
                 loss = F.cross_entropy(logits, torch.from_numpy(drawn.item)[target])
-                descend(loss, model, optimizer, options.clip_norm, lambda: f"epoch {epoch}; lower the learning rate")
+                descend(loss, model, optimizer, options.clip_norm, functools.partial(unsaved, epoch, number))
                 losses.append(float(loss.detach()))
             return {"loss": float(np.mean(losses))}
 

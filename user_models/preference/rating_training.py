@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from recgym.errors import RecGymError
 from recgym.user_models.preference.calibration import OrdinalCalibration
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder
-from recgym.user_models.preference.loop import Fit, Row, descend, fit, pace
+from recgym.user_models.preference.loop import Fit, Row, descend, fit, pace, unsaved
 from recgym.user_models.preference.losses import ordinal_loss
 from recgym.user_models.preference.network import PreferenceNetwork
 from recgym.user_models.preference.rating import RatingHead, expected_rating
@@ -99,7 +100,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rating.learning_rate * group["pace"] * pace(epoch, rating.epochs)
             model.train()
-            for rows in torch.randperm(count).chunk(steps):
+            for number, rows in enumerate(torch.randperm(count).chunk(steps)):
                 keep = torch.ones(count, dtype=torch.bool)
                 keep[rows] = False
                 cdf = model(sides, ratings.select(keep), ratings.user[rows], ratings.item[rows], ratings.time[rows])
@@ -110,7 +111,7 @@ def train(
                     model,
                     optimizer,
                     rating.clip_norm,
-                    lambda: f"epoch {epoch}; lower the learning rate",
+                    functools.partial(unsaved, epoch, number),
                 )
                 losses.append(float(error.detach()))
             return {"train_rmse": float(np.sqrt(np.mean(losses)))}

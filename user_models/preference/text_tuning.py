@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recgym.errors import WorldError
-from recgym.user_models.preference.checkpoint import load_checkpoint, save_checkpoint
+from recgym.user_models.preference.checkpoint import last_good, load_checkpoint, save_checkpoint
 from recgym.user_models.preference.config import TuningConfig
 from recgym.user_models.preference.loop import descend, pace
 from recgym.user_models.preference.text import Pooling, TextEncoder, encode_texts
@@ -84,7 +84,7 @@ def tuned_encoder(
         draw = pairs.draw(tuning, np.random.default_rng([seed, 59, step]))
         embeddings = encode(unique[draw.texts].tolist())
         loss = contrastive_loss(learned.queries(draw.histories), embeddings, draw, tuning.temperature)
-        told = f"step {step} of tuning the text encoder. The last good checkpoint is {checkpoint}; lower the rate."
+        told = f"step {step} of tuning the text encoder; {last_good(checkpoint)}. Lower the learning rate."
         descend(loss, learned, optimizer, tuning.clip_norm, lambda told=told: told)  # type: ignore[misc]
         learned.table[torch.from_numpy(draw.texts)] = embeddings.detach()
         losses.append(round(float(loss.detach()), 6))

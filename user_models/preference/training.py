@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from recgym.errors import RecGymError
 from recgym.user_models.preference import losses
 from recgym.user_models.preference.calibration import calibrate, calibrate_answers, calibrate_bins
-from recgym.user_models.preference.checkpoint import load_checkpoint, save_checkpoint
+from recgym.user_models.preference.checkpoint import last_good, load_checkpoint, save_checkpoint
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.graph import TrainingGraph, fold_in
 from recgym.user_models.preference.loop import descend
@@ -178,13 +178,19 @@ class Trainer:
                 self.model,
                 optimizer,
                 training.clip_norm,
-                functools.partial(_told, f"{stage} epoch {epoch} step {number}", parts, checkpoint),
+                functools.partial(self._told, f"{stage} epoch {epoch} step {number}", parts, checkpoint),
                 self.accelerator.backward,
             )
             for name, value in parts.items():
                 totals.setdefault(name, []).append(float(value.detach()))
             self.progress(f"{stage}, {epochs} epochs", (epoch + (number + 1) / len(plan)) / epochs)
         return self._mean({f"loss/{name}": float(np.mean(values)) for name, values in totals.items()})
+
+    def _told(self, where: str, parts: dict[str, Tensor], checkpoint: Path) -> str:
+        """What there is to say of a loss that is not finite."""
+        told = {name: float(value.detach()) for name, value in parts.items()}
+        good = last_good(checkpoint, self.directory / "pretrain")
+        return f"{where}: {told}; {good}. Lower the learning rate of that stage."
 
     # ------------------------------------------------------------------ processes
 
@@ -286,9 +292,3 @@ def _processes(mixed_precision: str) -> Accelerator:
             f"training.mixed_precision is {mixed_precision!r}, but this process has used accelerate otherwise before; "
             f"train in a new process ({error})"
         ) from error
-
-
-def _told(where: str, parts: dict[str, Tensor], checkpoint: Path) -> str:
-    """What there is to say of a loss that is not finite."""
-    told = {name: float(value.detach()) for name, value in parts.items()}
-    return f"{where}: {told}. The last good checkpoint is {checkpoint}; lower the learning rate to go on from it."
