@@ -127,8 +127,7 @@ class MaskedItemPolicy(MaskableActorCriticPolicy):
 
     def predict_values(self, obs: Any) -> Tensor:
         """Values [B, 1]."""
-        user = self.scorer.user_norm(obs["user"].float())
-        return self.critic(user, self.scorer.candidate_norm(obs["candidates"].float()))
+        return self.critic(*self.scorer.standardised(obs["user"].float(), obs["candidates"].float()))
 
     def _predict(self, observation: Any, deterministic: bool = False, action_masks: Any = None) -> Tensor:
         return self.get_distribution(observation, action_masks).get_actions(deterministic=deterministic)

@@ -32,7 +32,8 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The standardised features, clipped so that a rare value does not dominate."""
-        return ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)
+        # One pass over what may be millions of numbers, and no copy of them for the clipping.
+        return torch.addcmul(-self.mean * self.scale, x, self.scale).clamp_(-self.clip, self.clip)
 
 
 class SlateScorer(nn.Module):
@@ -56,10 +57,16 @@ class SlateScorer(nn.Module):
 
     def forward(self, user: Tensor, candidates: Tensor) -> Tensor:
         """Scores [B, M], or [B, M, outputs], of candidates [B, M, F] for users [B, D]."""
-        c = self.candidate_norm(candidates)
-        u = self.user_norm(user)
-        h = torch.relu(self.user(u)[:, None, :] + self.candidate(c))
-        h = torch.relu(self.hidden(h))
+        return self.of_standardised(*self.standardised(user, candidates))
+
+    def standardised(self, user: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """The features as the network sees them."""
+        return self.user_norm(user), self.candidate_norm(candidates)
+
+    def of_standardised(self, u: Tensor, c: Tensor) -> Tensor:
+        """``forward`` for features that are standardised already."""
+        h = torch.relu_(self.user(u)[:, None, :] + self.candidate(c))
+        h = torch.relu_(self.hidden(h))
         if self.out.dim() == 2:
             return h @ self.out.T + c @ self.direct.T
         # Multiply and sum: a matrix product with one output column rounds differently with the number of rows.

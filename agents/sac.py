@@ -81,13 +81,14 @@ class RankCritics(nn.Module):
     def forward(self, observations: dict[str, Tensor], actions: Tensor) -> tuple[Tensor, ...]:
         """Values [B, 1] of each critic."""
         user, candidates = observations["user"].float(), observations["candidates"].float()
+        first: Any = self.items[0]  # torch types what a ModuleList holds as Module
+        u, c = first.standardised(user, candidates)  # scaled alike in both critics
         scores = linear_scores(actions, candidates) if self.by_weights else actions
         shown = soft_top(scores, self.slate_size)
         out = []
-        item: Any  # torch types what a ModuleList holds as Module
+        item: Any
         for item, state in zip(self.items, self.states, strict=True):
-            u, c = item.user_norm(user), item.candidate_norm(candidates)
-            out.append(state(u, c) + (shown * item(user, candidates)).sum(1, keepdim=True))
+            out.append(state(u, c) + (shown * item.of_standardised(u, c)).sum(1, keepdim=True))
         return tuple(out)
 
     def set_training_mode(self, mode: bool) -> None:

@@ -49,8 +49,8 @@ class SlateQNetwork(nn.Module):
 
     def forward(self, user: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of choice and values [B, M], and the value [B] of consuming nothing."""
-        u, c = self.choice.user_norm(user), self.choice.candidate_norm(candidates)
-        return self.choice(user, candidates), self.value(user, candidates), self.nothing(u, c).squeeze(1)
+        u, c = self.choice.standardised(user, candidates)  # scaled alike in both scorers
+        return self.choice.of_standardised(u, c), self.value.of_standardised(u, c), self.nothing(u, c).squeeze(1)
 
 
 class SlateQAgent(ReplayAgent):

@@ -18,7 +18,7 @@ from recgym.devices import usable
 from recgym.errors import AgentError
 from recgym.paths import recgym_home
 from recgym.registration import USER_MODELS
-from recgym.scenario import Scenario, load_scenario
+from recgym.scenario import Scenario, before_arrivals, load_scenario
 from recgym.simulation.population import platform_world
 from recgym.worlds.world import World, load_world
 
@@ -215,14 +215,17 @@ def cache_directory(
 
 
 def training_env(agent: Agent, world: World, scenario: Scenario, user_model: str | None = None) -> RecVectorEnv:
-    """The environment that ``agent`` learns in: its own observation keys and action mode, ``num_envs`` lanes."""
+    """The environment that ``agent`` learns in: its own observation keys and action mode, ``num_envs`` lanes.
+
+    Items that are new in ``scenario`` have not arrived there: what no log has seen, no training has seen either.
+    """
     from gymnasium.vector import AutoresetMode
 
     from recgym.envs.vector import RecVectorEnv
 
     return RecVectorEnv(
         world=world,
-        scenario=scenario,
+        scenario=before_arrivals(scenario),
         num_envs=getattr(agent.config, "num_envs", 64),
         action_mode=agent.action_mode,
         observation=agent.observes,

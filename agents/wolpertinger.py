@@ -49,8 +49,7 @@ class WolpertingerNetwork(nn.Module):
 
     def propose(self, user: Tensor, candidates: Tensor) -> Tensor:
         """The features [B, F] of an ideal item, in [-1, 1]."""
-        u, c = self.critic.user_norm(user), self.critic.candidate_norm(candidates)
-        return torch.tanh(self.actor(u, c))
+        return torch.tanh(self.actor(*self.critic.standardised(user, candidates)))
 
 
 class WolpertingerAgent(ReplayAgent):

@@ -178,27 +178,33 @@ class PlackettLucePolicy(ActorCriticPolicy):
 
     def forward(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Slates [B, K], values [B, 1] and log-probabilities [B] ([B, K] with ``by_position``)."""
-        distribution = self.get_distribution(obs)
+        distribution, values = self._both(obs)
         slates = distribution.get_actions(deterministic=deterministic)
-        return slates, self.predict_values(obs), self._log_prob(distribution, slates)
+        return slates, values, self._log_prob(distribution, slates)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values [B, 1], log-probabilities as in ``forward``, entropy estimates [B] of slates [B, K] drawn earlier."""
-        distribution = self.get_distribution(obs)
-        log_prob = self._log_prob(distribution, actions)
-        return self.predict_values(obs), log_prob, distribution.entropy_along(actions)
+        distribution, values = self._both(obs)
+        return values, self._log_prob(distribution, actions), distribution.entropy_along(actions)
+
+    def _both(self, obs: Any) -> tuple[PlackettLuce, Tensor]:
+        """The distribution and the values [B, 1]; the features are standardised once for both."""
+        u, c = self._standardised(obs)
+        return self.slate_dist.proba_distribution(self.scorer.of_standardised(u, c)), self.critic(u, c)
+
+    def _standardised(self, obs: Any) -> tuple[Tensor, Tensor]:
+        return self.scorer.standardised(obs["user"].float(), obs["candidates"].float())
 
     def _log_prob(self, distribution: PlackettLuce, slates: Tensor) -> Tensor:
         return distribution.log_prob_by_position(slates) if self.by_position else distribution.log_prob(slates)
 
     def get_distribution(self, obs: Any) -> PlackettLuce:
         """The distribution over slates."""
-        return self.slate_dist.proba_distribution(self.scorer(obs["user"].float(), obs["candidates"].float()))
+        return self.slate_dist.proba_distribution(self.scorer.of_standardised(*self._standardised(obs)))
 
     def predict_values(self, obs: Any) -> Tensor:
         """Values [B, 1]."""
-        user = self.scorer.user_norm(obs["user"].float())
-        return self.critic(user, self.scorer.candidate_norm(obs["candidates"].float()))
+        return self.critic(*self._standardised(obs))
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         return self.get_distribution(observation).get_actions(deterministic=deterministic)
