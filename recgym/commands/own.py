@@ -42,6 +42,13 @@ def own_log(
     return own_recipe(name, files, log, **changes), log
 
 
+def recipe_changes(settings: dict[str, object]) -> dict[str, Any]:
+    """Settings by their places in a recipe: those with the name of one of its fields, and the model's."""
+    found = nested(settings)
+    changes = {key: found.pop(key) for key in list(found) if key in Recipe.model_fields}
+    return {**changes, "model": {**changes.get("model", {}), **found}} if found else changes
+
+
 def nested(settings: dict[str, object]) -> dict[str, Any]:
     """``{"training.patience": 3}`` as ``{"training": {"patience": 3}}``."""
     out: dict[str, Any] = {}

@@ -59,7 +59,10 @@ def build(
     citation: Annotated[str, typer.Option(help="Citation of your log, for the card.")] = "not stated",
     config: Annotated[
         list[str] | None,
-        typer.Option(help="A setting of the model, such as training.pretrain_epochs=4; several times if need be."),
+        typer.Option(
+            help="A setting of the model or of the recipe, such as training.pretrain_epochs=4, tuning.steps=400 or "
+            "text_components=256; several times if need be."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The bundle's directory. Default: $RECGYM_HOME/worlds/NAME.", show_default=False)
@@ -84,7 +87,7 @@ def build(
     """
     import torch
 
-    from recgym.commands.own import nested, own_log
+    from recgym.commands.own import own_log, recipe_changes
     from recgym.commands.progress import stage_progress
     from recgym.commands.settings import parse_settings
     from recgym.errors import RecGymError
@@ -97,8 +100,9 @@ def build(
     filters: dict[str, Any] = {"min_item_users": min_item_users, "min_user_trips": min_user_trips, "currency": currency}
     filters |= {"held_out_items": held_out_items or None, "encoder": encoder}
     changes: dict[str, Any] = {key: value for key, value in filters.items() if value is not None}
-    changes |= {"seed": seed} | ({"model": nested(parse_settings(config))} if config else {})
-    changes |= {"tuning": {"method": tuning}} if tuning else {}
+    changes |= {"seed": seed} | recipe_changes(parse_settings(config or []))
+    if tuning:
+        changes["tuning"] = {**changes.get("tuning", {}), "method": tuning}
     log = None
     if source is not None:
         options = {
@@ -115,8 +119,8 @@ def build(
     elif name is None:
         raise RecGymError("name a recipe of `recgym list worlds`, or a log with --from and --name")
     else:
-        base = WORLDS.load(name)()
-        recipe = Recipe.model_validate({**base.model_dump(), **changes})
+        base: Recipe = WORLDS.load(name)()
+        recipe = base.changed(changes)
     if threads:
         torch.set_num_threads(threads)
     with stage_progress() as progress:

@@ -20,6 +20,7 @@ from recgym.registry import load_target
 
 STREAM_FROM = 1 << 30  # bytes: larger files are read part by part, whatever the options say
 KEPT = ("title", "text", "category", "subcategory", "brand", "recommendable")  # item columns that a world reads
+KNOWLEDGE = (".kg", ".link")  # of RecBole: facts, and which entity is which item
 LAYOUTS = {
     "ml-1m": "movielens:read_1m",
     "ml-25m": "movielens:read_25m",
@@ -66,7 +67,8 @@ class LogFiles(BaseModel):
             if not path.exists():
                 raise DataError(f"there is no file {given!r}")
             if path.suffix == ".inter":
-                found += [f for f in (path, path.with_suffix(".item"), path.with_suffix(".user")) if f.is_file()]
+                beside = (path.with_suffix(suffix) for suffix in (".item", ".user", *KNOWLEDGE))
+                found += [path, *(f for f in beside if f.is_file())]
             else:
                 found += [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
         return found
@@ -119,6 +121,23 @@ def load_files(files: LogFiles, name: str) -> Interactions:
     else:
         log = _read(files, name)
     return clicks_as_responses(log)
+
+
+def file_knowledge(files: LogFiles) -> pd.DataFrame:
+    """Facts about the items of a log in RecBole's atomic files; see ``recbole.read_knowledge``.
+
+    Raises:
+        DataError: the log has no .kg and .link file beside it, or they cannot be read.
+    """
+    from recgym.data.sources import recbole
+
+    graph, link = (Path(files.path).with_suffix(suffix) for suffix in KNOWLEDGE)
+    if Path(files.path).suffix != ".inter" or not (graph.is_file() and link.is_file()):
+        raise DataError(
+            f"{files.path}: graph.relations names 'knowledge', which needs a RecBole log: {graph.name} and {link.name} "
+            "beside the .inter file"
+        )
+    return recbole.read_knowledge(graph, link)
 
 
 def _layout(name: str) -> Callable[[Path], Interactions]:

@@ -96,13 +96,13 @@ def ablate(
         if name not in VARIANTS:
             raise unknown_name("ablation", name, VARIANTS)
     recipe = Recipe.model_validate(world.spec.config)
-    chosen = [FULL, *(name for name in names if name != FULL and changed(recipe, VARIANTS[name]) != recipe)]
+    chosen = [FULL, *(name for name in names if name != FULL and recipe.changed(VARIANTS[name]) != recipe)]
     if not 2 <= budget.seeds <= len(STUDENT) + 1:
         raise WorldError(f"an interval needs 2 to {len(STUDENT) + 1} seeds, got {budget.seeds}")
     prepared = prepare(log, recipe)
     if not 2 <= budget.users <= prepared.trips.num_users:
         raise WorldError(f"the log has {prepared.trips.num_users} users to draw from, not {budget.users}")
-    reduced = changed(recipe, _reduction(budget))
+    reduced = recipe.changed(_reduction(budget))
     key = f"{reduced.model_dump_json()}{log.hash}{budget.users}"
     directory = recgym_home() / "builds" / f"{recipe.name}-ablations-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
@@ -114,7 +114,7 @@ def ablate(
         report(f"{variant}, seed {seed}", number / total)
         file = directory / f"{_key(changes)}-{seed}.json"
         if not file.is_file():
-            varied = changed(reduced, changes)
+            varied = reduced.changed(changes)
             tuned = directory / f"text-{_key(varied.tuning.model_dump(mode='json'))}"  # one for all seeds
             text, _ = item_texts(prepared, varied, tuned, report)
             data = sample(training_data(prepared, varied, text), budget.users)
@@ -197,22 +197,10 @@ def _interval(values: np.ndarray) -> list[float]:
     return [round(mean, 5), round(mean - half, 5), round(mean + half, 5)]
 
 
-def changed(recipe: Recipe, changes: Changes) -> Recipe:
-    """The recipe with some of its settings changed."""
-    return Recipe.model_validate(_merged(recipe.model_dump(mode="json"), changes))
-
-
 def _reduction(budget: Budget) -> Changes:
     """What the reduced budget changes of a recipe."""
     training = budget._asdict()
     return {"model": {"training": {name: training[name] for name in _TRAINING}}}
-
-
-def _merged(old: Changes, new: Changes) -> Changes:
-    return {
-        **old,
-        **{key: _merged(old[key], value) if isinstance(value, dict) else value for key, value in new.items()},
-    }
 
 
 def _key(changes: Changes) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import recgym.data
 from recgym.data.interactions import Interactions
 from recgym.paths import recgym_home
 from recgym.user_models.preference.attributes import attribute_columns, item_attributes, item_statistics
@@ -115,7 +114,7 @@ def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> Tra
     """The features that training reads."""
     knowledge = None
     if "knowledge" in recipe.model.graph.relations:
-        knowledge = Knowledge.of(recgym.data.knowledge(recipe.dataset), prepared.items["item_id"].tolist())
+        knowledge = Knowledge.of(recipe.knowledge(), prepared.items["item_id"].tolist())
     levels = {name: tuple(binning.levels) for name, binning in recipe.attributes.items()}
     return TrainingData(
         trips=prepared.trips,

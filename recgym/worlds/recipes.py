@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import recgym.data
 from recgym.data.interactions import Interactions
-from recgym.data.own import LogFiles, load_files
+from recgym.data.own import LogFiles, file_knowledge, load_files
 from recgym.user_models.preference.config import (
     GraphConfig,
     ModelConfig,
@@ -73,6 +73,10 @@ class Recipe(BaseModel):
     seed: int = 0
     model: ModelConfig = ModelConfig()
 
+    def changed(self, changes: dict[str, Any]) -> Recipe:
+        """The recipe with some of its settings changed; ``changes`` is nested as they are, and the rest stays."""
+        return Recipe.model_validate(_merged(self.model_dump(mode="json"), changes))
+
     def log(self) -> Interactions:
         """The log that the world is built from.
 
@@ -80,6 +84,20 @@ class Recipe(BaseModel):
             DataError: it cannot be read, or its files have changed since the world was built.
         """
         return recgym.data.load(self.dataset) if self.files is None else load_files(self.files, self.name)
+
+    def knowledge(self) -> pd.DataFrame:
+        """Facts about the items of the log: columns item, relation, entity and other_item.
+
+        Raises:
+            DataError: the log brings none, or they cannot be read.
+        """
+        return recgym.data.knowledge(self.dataset) if self.files is None else file_knowledge(self.files)
+
+
+def _merged(old: Any, new: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings ``old`` with those of ``new`` in their places."""
+    old = old if isinstance(old, dict) else {}
+    return {**old, **{key: _merged(old.get(key), v) if isinstance(v, dict) else v for key, v in new.items()}}
 
 
 def own_recipe(name: str, files: LogFiles, log: Interactions, **changes: Any) -> Recipe:
@@ -97,7 +115,7 @@ def own_recipe(name: str, files: LogFiles, log: Interactions, **changes: Any) ->
         min_item_users=5,
         min_user_trips=5,
     )
-    return Recipe.model_validate({**recipe.model_dump(), **changes})
+    return recipe.changed(changes)
 
 
 def _levels(*names: str) -> dict[str, tuple[str, ...]]:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from recgym.data import own, stream
-from recgym.data.own import LogFiles, load_files, parse_mapping
+from recgym.data.own import LogFiles, file_knowledge, load_files, parse_mapping
 from recgym.errors import DataError
 
 MAPPING = {"user": "customer_id", "item": "sku", "time": "ts", "quantity": "qty", "price": "price"}
@@ -125,6 +125,17 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "events.parquet").unlink()
     with pytest.raises(DataError, match="there is no file"):
         load_files(files, "shop")
+
+
+def test_facts_lie_beside_a_log_of_atomic_files(tmp_path: Path) -> None:
+    (tmp_path / "films.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\nu\ti1\t881250949\n")
+    files = LogFiles(path=str(tmp_path / "films.inter")).hashed()
+    with pytest.raises(DataError, match="films.kg and films.link beside the .inter file"):
+        file_knowledge(files)
+    (tmp_path / "films.kg").write_text("head_id:token\trelation_id:token\ttail_id:token\na\tgenre\tx\n")
+    (tmp_path / "films.link").write_text("item_id:token\tentity_id:token\ni1\ta\n")
+    assert file_knowledge(files).iloc[0].tolist() == ["i1", "genre", "x", None]
+    assert {Path(path).name for path in files.hashed().sha256} == {"films.inter", "films.kg", "films.link"}
 
 
 GOOD = "customer_id,sku,ts,qty,price\n1,a,2024-01-01,1,2.5\n2,b,2024-01-02,1,2.5\n"

@@ -93,7 +93,7 @@ def test_the_table_is_part_of_the_card():
 
 
 def test_every_variant_is_a_configuration():
-    recipes = {name: ablations.changed(RECIPE, changes) for name, changes in VARIANTS.items()}
+    recipes = {name: RECIPE.changed(changes) for name, changes in VARIANTS.items()}
     assert recipes[FULL] == recipes["with text frozen"] == RECIPE  # this recipe's text is frozen
     assert len({recipe.model_dump_json() for recipe in recipes.values()}) == len(VARIANTS) - 1
 

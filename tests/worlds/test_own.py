@@ -9,7 +9,10 @@ from typer.testing import CliRunner
 
 import recgym
 from recgym.cli import app
-from recgym.worlds.recipes import Recipe
+from recgym.commands.own import recipe_changes
+from recgym.commands.settings import parse_settings
+from recgym.user_models.preference.config import TrainingConfig
+from recgym.worlds.recipes import Recipe, movies
 from tests.worlds.test_build import shop
 
 MAP = "user=user,item=item,time=time,basket=basket,quantity=quantity"
@@ -43,6 +46,23 @@ def test_filters_that_leave_nothing_say_what_each_left(recgym_home: Path, tmp_pa
     arguments = ("build", "--from", table(tmp_path), "--map", MAP, "--name", "shop", "--min-item-users", 51)
     assert "events read; 0 left without items with fewer than 51 users)" in run(*arguments)
     assert not (recgym_home / "worlds").exists()
+
+
+def test_settings_go_to_their_places_and_the_rest_of_the_recipe_stays() -> None:
+    given = parse_settings(
+        ["training.pretrain_epochs=1", "tuning.steps=7", "text_components=64", "graph.relations=[knowledge]"]
+    )
+    recipe = movies().changed(recipe_changes(given))
+    assert (recipe.tuning.steps, recipe.text_components) == (7, 64)
+    assert recipe.model.training.pretrain_epochs == 1
+    assert (
+        recipe.model.training.finetune_epochs
+        == movies().model.training.finetune_epochs
+        != TrainingConfig().finetune_epochs
+    )
+    assert recipe.model.network == movies().model.network
+    assert recipe.model.graph.relations == ("knowledge",)
+    assert recipe_changes({}) == {}
 
 
 @pytest.mark.parametrize("name", [(), ("--name", "../shop")])
