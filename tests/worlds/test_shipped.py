@@ -60,6 +60,10 @@ def test_the_card_is_that_of_the_spec_and_complete(world: World) -> None:
         assert told["real_halves"][classifier][1] < 0.55
     assert [row["group"] for row in metrics["history"]] == ["0, history hidden", "1-5", "6-20", ">20"]
     assert {parameter.status for parameter in world.spec.parameters} == {"fitted", "assumed"}
+    ensemble = metrics["ensemble"]
+    assert len(ensemble["members"]) == 1 + len(world.members) == 3
+    assert ensemble["mean"]["log_loss"][0] < max(member["log_loss"][0] for member in ensemble["members"])
+    assert ensemble["disagreement"] > 0
     assert world.spec.data["source"]["files"]
     assert world.spec.versions["torch"]
 
