@@ -40,17 +40,13 @@ from recgym.worlds.recipes import ecommerce
 
 MIN_ITEM_USERS, MIN_BASKETS = 20, 5
 TOP = 100
-COLUMNS = (
-    "household_id", "basket_id", "product_id", "quantity", "sales_value", "retail_disc", "coupon_match_disc",
-    "transaction_timestamp",
-)  # fmt: skip
 
 
 # ---------------------------------------------------------------------- the log
 
 
 def read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """A parquet file that holds ``columns``; others are kept."""
+    """A parquet file that holds ``columns``, the times among them as such; others are kept."""
     try:
         frame = pd.read_parquet(path)
     except (OSError, ValueError) as error:
@@ -60,7 +56,17 @@ def read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         raise DataError(f"{path} lacks {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
     if frame.empty:
         raise DataError(f"{path} holds no rows")
-    return frame
+    return frame.assign(transaction_timestamp=moments(frame, path)) if "transaction_timestamp" in columns else frame
+
+
+def moments(frame: pd.DataFrame, path: Path) -> pd.Series:
+    """The times of a file, without a time zone: the stores' local time."""
+    times = pd.to_datetime(frame["transaction_timestamp"], errors="coerce")
+    if times.isna().any():
+        row = int(np.flatnonzero(times.isna())[0])
+        value = frame["transaction_timestamp"].iloc[row]
+        raise DataError(f"{path}: transaction_timestamp of row {row + 1} is {value!r}, not a time")
+    return times.dt.tz_localize(None)
 
 
 def household_times(frame: pd.DataFrame, path: Path) -> pd.Series:
@@ -68,12 +74,7 @@ def household_times(frame: pd.DataFrame, path: Path) -> pd.Series:
     twice = frame["household_id"].duplicated()
     if twice.any():
         raise DataError(f"{path}: household {frame['household_id'][twice].iloc[0]} has more than one time to predict")
-    times = pd.to_datetime(frame["transaction_timestamp"], errors="coerce")
-    if times.isna().any():
-        row = int(np.flatnonzero(times.isna())[0])
-        value = frame["transaction_timestamp"].iloc[row]
-        raise DataError(f"{path}: transaction_timestamp of row {row + 1} is {value!r}, not a time")
-    return pd.Series(times.to_numpy(), index=frame["household_id"].to_numpy())
+    return pd.Series(moments(frame, path).to_numpy(), index=frame["household_id"].to_numpy())
 
 
 def expected_times(log: pd.DataFrame) -> pd.Series:
@@ -311,10 +312,10 @@ def run(arguments: argparse.Namespace) -> dict[str, object]:
     held = None
     if arguments.log is None:
         source = completejourney.fetch() / "transactions.parquet"
-        log, held = hold_out(read(source, COLUMNS))
+        log, held = hold_out(read(source, completejourney.READ))
         times, item_users = held.groupby("household_id")["transaction_timestamp"].min(), 1
     else:
-        log, item_users = read(arguments.log, COLUMNS), MIN_ITEM_USERS
+        log, item_users = read(arguments.log, completejourney.READ), MIN_ITEM_USERS
         times = expected_times(log)
     if arguments.at is not None:
         told = household_times(read(arguments.at, ("household_id", "transaction_timestamp")), arguments.at)

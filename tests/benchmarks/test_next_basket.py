@@ -101,6 +101,46 @@ def test_tuning_never_reads_the_test_trips(bench):
     assert np.array_equal(scores, again)
 
 
+def test_times_may_be_text_or_have_a_zone(bench, tmp_path):
+    plain = transactions()
+    for times in (
+        plain["transaction_timestamp"].astype(str),
+        plain["transaction_timestamp"].dt.tz_localize("Etc/GMT+5"),
+    ):
+        plain.assign(transaction_timestamp=times).to_parquet(tmp_path / "log.parquet")
+        found = bench.read(tmp_path / "log.parquet", tuple(plain))
+        assert (found["transaction_timestamp"] == plain["transaction_timestamp"]).all()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("transaction_timestamp", pd.Timestamp("2217-01-01"), "row 3, .*a time must not lie in the future"),
+        ("sales_value", -3.0, "row 3, column 'price': price must be at least 0"),
+        ("quantity", -1, "row 3, column 'quantity': quantity must be at least 0"),
+    ],
+)
+def test_a_bad_log_is_refused_by_row(bench, column, value, message):
+    log = transactions().assign(sales_value=2.0, retail_disc=0.0, coupon_match_disc=0.0)
+    log[column] = log[column].astype(object)
+    log.loc[2, column] = value
+    log[column] = log[column].infer_objects()
+    with pytest.raises(DataError, match=message):
+        bench.prepared_log(log, bench.expected_times(log), 20)
+
+
+def test_what_is_left_out_of_a_log_is_counted(bench):
+    """Household 0 has too few baskets, 24 products one buyer each; a line comes twice and a column is not known."""
+    log = transactions().assign(sales_value=2.0, retail_disc=0.0, coupon_match_disc=0.0, cashier="x")
+    log = pd.concat([log, log.iloc[[100]]], ignore_index=True)
+    prepared = bench.prepared_log(log, bench.expected_times(log), 20)
+    counts = {f.reason: (f.count, f.detail) for f in prepared.filters}
+    assert counts["columns not read"] == (1, "cashier")
+    assert counts["items with fewer than 20 users"][0] == int((log["product_id"] >= 900).sum())
+    assert counts["repeated item in a trip"][0] == 1
+    assert prepared.trips.num_items == 3
+
+
 def test_bad_input_is_named(bench, tmp_path):
     file = tmp_path / "log.parquet"
     transactions().drop(columns="quantity").to_parquet(file)

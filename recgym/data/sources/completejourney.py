@@ -27,6 +27,10 @@ FILES = {
 }
 MAX_QUANTITY = 20  # units; fuel is sold by volume, with quantities in the thousands
 NOT_RECOMMENDABLE = ("FUEL", "COUPON", "MISCELLANEOUS")
+READ = (
+    "household_id", "basket_id", "product_id", "quantity", "sales_value", "retail_disc", "coupon_match_disc",
+    "transaction_timestamp",
+)  # fmt: skip
 DEMOGRAPHICS = (
     "age", "income", "home_ownership", "marital_status", "household_size", "household_comp", "kids_count",
 )  # fmt: skip
@@ -145,7 +149,7 @@ def from_tables(
     )
     lines = int(events["item"].isin(items.index[hidden]).sum())
     filters.append(FilterCount("purchase lines of items not recommendable", lines, "kept, marked in items"))
-    unread = [name for name in ("store_id", "coupon_disc", "week") if name in transactions]
+    unread = [str(name) for name in transactions if name not in READ]
     filters.append(FilterCount("columns not read", len(unread), ", ".join(unread)))
     users = demographics.set_index("household_id")[list(DEMOGRAPHICS)]
     return Interactions.from_frame(
