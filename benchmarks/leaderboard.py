@@ -1,7 +1,7 @@
 """The ladder of agents on one world: every agent trained beforehand, then all on the same users with the same luck.
 
     python benchmarks/leaderboard.py train
-    python benchmarks/leaderboard.py evaluate --users 2000 --seeds 5 --out runs/ladder
+    python benchmarks/leaderboard.py evaluate --users 2000 --seeds 5 --workers 2 --out runs/ladder
 
 ``train`` trains every registered agent with its default budget, one after the other, into the cache that
 ``recgym evaluate`` looks in (``$RECGYM_HOME/agents``); run again, it goes on where it was interrupted. ``evaluate`` is
@@ -160,14 +160,20 @@ def _mean(values: Sequence[float]) -> str:
     return f"{sum(values) / len(values):,.0f}" if values else ""
 
 
-def document(out: Path, rows: pd.DataFrame, todo: Sequence[Training], seconds: float | None, command: str) -> str:
+def document(
+    out: Path, rows: pd.DataFrame, todo: Sequence[Training], seconds: float | None, command: str, workers: int = 1
+) -> str:
     """The whole page."""
     rows, spread = pooled(rows)
     manifest = read_manifest(out)
     (part,) = summarise(rows, references=[name for name in REFERENCES if name in set(rows["agent"])]).scenarios
     about = manifest["configuration"]
     found = versions()
-    took = "" if seconds is None else f" The evaluation took {seconds / 60:.0f} minutes on one core."
+    took = (
+        ""
+        if seconds is None
+        else (f" The evaluation took {seconds / 60:.1f} minutes on {workers} {'core' if workers == 1 else 'cores'}.")
+    )
     lines = [
         f"# Leaderboard of {about['world']['name']}",
         "",
@@ -198,6 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--train-steps", type=int, help="slates of a training; the agent's default budget if not given")
     parser.add_argument("--users", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=5, help="episodes with each user")
+    parser.add_argument("--workers", type=int, default=1, help="processes that play the episodes; one a core")
     parser.add_argument("--out", type=Path, default=Path("runs/ladder"), help="rows; the same command again resumes")
     parser.add_argument("--page", type=Path, default=Path(__file__).with_suffix(".md"))
     options = parser.parse_args(arguments)
@@ -219,10 +226,17 @@ def main(arguments: list[str] | None = None) -> int:
         command = shlex.join(["python", "benchmarks/leaderboard.py", "evaluate", *words])
         fresh, started = not options.out.exists(), time.monotonic()
         rows = evaluate(
-            world, scenario, entrants, users=options.users, seeds=options.seeds, out=options.out, command=command
+            world,
+            scenario,
+            entrants,
+            users=options.users,
+            seeds=options.seeds,
+            workers=options.workers,
+            out=options.out,
+            command=command,
         )
         seconds = time.monotonic() - started if fresh else None
-        text = document(options.out, rows, todo, seconds, command)
+        text = document(options.out, rows, todo, seconds, command, options.workers)
         atomically(options.page, lambda file: file.write_text(text, encoding="utf-8"))
     except RecGymError as error:
         print(f"error: {error}", file=sys.stderr)
