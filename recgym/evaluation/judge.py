@@ -43,6 +43,18 @@ class Verdict:
             "num_answerable": answerable,
         }
 
+    def of_new(self, unseen: Bools) -> dict[str, Floats]:
+        """[n] each: NDCG where nothing but new items counts as wanted; 0 where none was wanted, see ``answerable``.
+
+        Args:
+            unseen: [N] items that no log has seen.
+        """
+        wanted = (self.wanted & unseen[self.items]).astype(np.float64)
+        return {
+            "ndcg_unseen_sum": np.nan_to_num(accuracy.ndcg(self.slates, wanted)),
+            "num_answerable_unseen": np.minimum(wanted.sum(axis=1), 1.0),
+        }
+
     def regret(self) -> Floats:
         """[n] expected reward that the slate gives away: of the most relevant items at the top, less its own."""
         width = self.slates.shape[1]

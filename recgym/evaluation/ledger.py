@@ -159,6 +159,7 @@ class Ledger:
         figures = {
             "num_judged": np.ones(len(lanes)),
             **verdict.accuracy(),
+            **(verdict.of_new(self._catalogue.unseen) if self._catalogue.unseen.any() else {}),
             "regret_sum": verdict.regret(),
             "exposure_loss_sum": (gap**2).sum(1),
             "exposure_disparity_sum": (received**2).sum(1),

@@ -80,7 +80,8 @@ def evaluate(
         (consumed, new to the user, and not among the K most popular candidates), log_propensity (of all slates; NaN
         where the policy does not know it), reward_first_1, _5 and _20 (of the first slates), num_trips, num_days; of
         the first slate of each visit, num_judged of them, against what the user wants of the candidates if looking:
-        precision_true_sum, recall_sum, ndcg_sum, mrr_sum, num_answerable (anything is wanted), regret_sum (expected
+        precision_true_sum, recall_sum, ndcg_sum, mrr_sum, num_answerable (anything is wanted), where new items arrive
+        ndcg_unseen_sum and num_answerable_unseen (of wanted new items alone), regret_sum (expected
         reward given away), exposure_loss_sum, _disparity_sum and _relevance_sum (see ``expected_exposure``);
         disagreement (of the members of an ensemble on what was shown: standard deviation of q, averaged over slots and
         slates; NaN without one), miscalibration (nats), ended (``left`` or ``truncated``).

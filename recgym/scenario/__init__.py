@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recgym.scenario.base import Section
 from recgym.scenario.behaviour import Behaviour, Examination, Satisfaction
-from recgym.scenario.loader import load_scenario
+from recgym.scenario.loader import before_arrivals, load_scenario
 from recgym.scenario.objective import Constraint, Objective, Term
 from recgym.scenario.schema import (
     ActionMode,
@@ -35,5 +35,6 @@ __all__ = [
     "Scenario",
     "Section",
     "Term",
+    "before_arrivals",
     "load_scenario",
 ]

@@ -41,6 +41,16 @@ def load_scenario(scenario: str | Path | Scenario, overrides: Mapping[str, Any] 
     return _validate(data, Source("overrides"), scenario.source)
 
 
+def before_arrivals(scenario: Scenario) -> Scenario:
+    """The scenario in which agents learn: new items have not arrived yet, popular ones stand in their places."""
+    parts = scenario.actions.candidates
+    if not parts.new:
+        return scenario
+    return load_scenario(
+        scenario, {"actions.candidates.popular": parts.popular + parts.new, "actions.candidates.new": 0}
+    )
+
+
 @dataclass(frozen=True)
 class _Draft:
     """A scenario file with all that it extends, not validated yet."""

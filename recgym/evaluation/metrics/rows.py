@@ -265,6 +265,15 @@ METRICS = (
         without="no new items arrive, or none was shown",
     ),
     _sum(
+        "ndcg_unseen",
+        "NDCG of new items",
+        "NDCG of the first slate of a visit where nothing counts but wanted items that no log has seen.",
+        "ndcg_unseen_sum",
+        "num_answerable_unseen",
+        family="accuracy",
+        without="no new items arrive, or none was wanted",
+    ),
+    _sum(
         "miscalibration",
         "miscalibration",
         "Divergence in nats of the categories shown from those of the user's log (Steck, 2018).",
