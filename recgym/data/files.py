@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,9 @@ SUFFIXES = {
     ".json": "json",
 }
 COMPRESSED = (".gz", ".bz2", ".zst")
+# Arrow names the file twice, and how it came to open it, before it says what is wrong.
+_ARROW_PREFIX = re.compile(r"^Error creating dataset\..*?Could not open \S+ input source '.*?': (?:\w+: )?", re.S)
+_CUT_OFF = ("truncated", "magic bytes", "missing a closing quotation mark", "end-of-stream", "unexpected end")
 BLOCK = 16 << 20  # bytes of a CSV or JSON file that are parsed at once; a row must fit
 
 
@@ -51,7 +55,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(path) as archive:
                 for name in archive.namelist():
-                    inside(Path(work), name)
+                    _refuse_outside(path, Path(work), name)
                 tables = [name for name in archive.namelist() if format_of(Path(name)) is not None]
                 if len(tables) != 1:
                     raise DataError(
@@ -61,6 +65,13 @@ def unpacked(path: Path) -> Iterator[Path]:
         except (zipfile.BadZipFile, EOFError, OSError) as error:
             raise DataError(f"{path}: not a readable zip file, perhaps a download that was cut off: {error}") from error
         yield found
+
+
+def _refuse_outside(archive: Path, directory: Path, name: str) -> None:
+    try:
+        inside(directory, name)
+    except DataError:
+        raise DataError(f"{archive}: the name {name!r} in it leads out of its directory; not unpacked") from None
 
 
 def format_of(path: Path) -> str | None:
@@ -156,8 +167,9 @@ def _guarded(path: Path, read):  # type: ignore[no-untyped-def]
         row = _not_utf8(path) if "UTF" in str(error) else None
         if row is not None:
             raise DataError(f"{path}, row {row}: not UTF-8 text") from error
-        cut = " (cut off?)" if "truncated" in str(error).lower() or "magic bytes" in str(error) else ""
-        raise DataError(f"{path}: cannot be read{cut}: {error}") from error
+        said = _ARROW_PREFIX.sub("", str(error))
+        cut = " (cut off?)" if any(sign in said.lower() for sign in _CUT_OFF) else ""
+        raise DataError(f"{path}: cannot be read{cut}: {said}") from error
 
 
 def _not_utf8(path: Path) -> int | None:

@@ -127,6 +127,7 @@ class Interactions:
         unmapped = [str(column) for column in frame.columns if column not in mapping.values()]
         if unmapped:
             notes.append(FilterCount("columns not mapped", len(unmapped), ", ".join(unmapped)))
+        zone = {"time": "UTC, from times with a zone"} if "time" in raw and schema.zoned(frame[mapping["time"]]) else {}
         time_origin = OBSERVED
         if "time" not in raw:
             raw["time"], time_origin = _derived_time(raw, mapping, file)
@@ -143,7 +144,7 @@ class Interactions:
             _users=user_table,
             source=source or SourceInfo(name=name),
             filters=tuple(FilterCount(*note) if isinstance(note, tuple) else note for note in notes),
-            units={key: schema.SCHEMA[key].unit for key in columns} | dict(units or {}),
+            units={key: schema.SCHEMA[key].unit for key in columns} | zone | dict(units or {}),
             time_origin=time_origin,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
@@ -63,6 +64,8 @@ SCHEMA: dict[str, Column] = {
     )
 }
 REQUIRED = ("user", "item")
+_CLOCK = re.compile(r"\d:\d\d(?::\d\d)?(?:[.,]\d+)?(?:\s*[AP]M)?\s*(?P<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?\s*$", re.I)
+_NO_CLOCK, _LOCAL, _NAMED = 0, 1, 2  # what a time says: a day alone, a time of day, a time of day and its zone
 
 
 def fail(file: str, row: int | None, column: str, value: object, problem: str) -> NoReturn:
@@ -93,7 +96,7 @@ def check_mapping(mapping: dict[str, str], columns: Iterable[str], file: str) ->
     for key in REQUIRED:
         if key not in mapping:
             raise DataError(
-                f"{file}: no column for {key!r}.{hint(key, available)} Pass mapping={{{key!r}: <column>, ...}}. "
+                f"{file}: no column for {key!r}.{hint(key, available)} Map one: {key}=COLUMN. "
                 f"Columns: {', '.join(available)}."
             )
 
@@ -204,6 +207,7 @@ def times(values: pd.Series, *, column: str, file: str, unit: str = "D") -> np.n
                 fail(
                     file, 1, column, values.iloc[0] if len(values) else None, "a time must be a date, text or a number"
                 )
+            _same_zone(values, column, file)
             parsed = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
             if parsed.isna().any():  # other notations, one by one; ambiguous ones are read month first, as pandas does
                 parsed = pd.to_datetime(values, errors="coerce", utc=True, format="mixed")
@@ -223,6 +227,31 @@ def times(values: pd.Series, *, column: str, file: str, unit: str = "D") -> np.n
         row = int(np.argmax(future))
         fail(file, row + 1, column, str(array[row]), f"a time must not lie in the future{hint}")
     return array
+
+
+def zoned(values: pd.Series) -> bool:
+    """Whether times name their time zone, and so are converted to UTC."""
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        return True
+    return len(values) > 0 and not pd.api.types.is_numeric_dtype(values.dtype) and _zone(values.iloc[0]) == _NAMED
+
+
+def _zone(value: object) -> int:
+    if isinstance(value, datetime.datetime):
+        return _LOCAL if value.tzinfo is None else _NAMED
+    found = _CLOCK.search(value) if isinstance(value, str) else None
+    return _NO_CLOCK if found is None else _NAMED if found["zone"] else _LOCAL
+
+
+def _same_zone(values: pd.Series, column: str, file: str) -> None:
+    """Times of day without a zone, beside others with one, would be hours away from what they say."""
+    kinds = np.fromiter(map(_zone, values), np.int8, len(values))
+    told = np.flatnonzero(kinds != _NO_CLOCK)
+    odd = told[kinds[told] != kinds[told[:1]]]
+    if len(odd):
+        row, first = int(odd[0]), int(told[0])
+        problem = "times must all name their time zone, or none; row "
+        fail(file, row + 1, column, values.iloc[row], f"{problem}{first + 1} is {_shown(values.iloc[first])}")
 
 
 def _flags(values: pd.Series, *, column: str, file: str) -> np.ndarray:

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 
 from recgym.data.interactions import Interactions
 from recgym.paths import recgym_home
@@ -60,10 +62,11 @@ def build_world(
     """
     report = progress or (lambda what, share: None)
     report("reading the log", 0.0)
-    log = recipe.log() if log is None else log
-    prepared = prepare(log, recipe)
-    directory = build_directory(recipe, log)
-    text, unseen_text = item_texts(prepared, recipe, directory / "text", report)
+    with PartialState(cpu=True).main_process_first():  # of several processes one fetches, tunes and encodes for all
+        log = recipe.log() if log is None else log
+        prepared = prepare(log, recipe)
+        directory = build_directory(recipe, log)
+        text, unseen_text = item_texts(prepared, recipe, directory / "text", report)
     data = training_data(prepared, recipe, text)
     trainer = Trainer(data, recipe.model, recipe.seed, directory, report)
     model = trainer.run()
@@ -73,7 +76,10 @@ def build_world(
         return load_world(target)
     (directory / "history.json").write_text(json.dumps(trainer.history, indent=1), encoding="utf-8")
     report("exporting", 0.0)
-    world = _measure(_export(target, recipe, log, prepared, text, unseen_text, data, trainer, model), log, report)
+    staging = directory / "bundle"  # nobody finds a world that is not measured, and the one of before stays meanwhile
+    world = _measure(_export(staging, recipe, log, prepared, text, unseen_text, data, trainer, model), log, report)
+    world = rewrite(replace(world, path=target))
+    shutil.rmtree(staging)
     trainer.wait()
     return world
 

@@ -88,7 +88,7 @@ def test_the_hash_is_of_the_content_alone() -> None:
     assert len(log.hash) == 64
     categories = frame().astype({"item": "category", "user": "int32", "quantity": "float32"})
     assert Interactions.from_frame(categories, items=items).hash == log.hash
-    text_times = frame(time=["2020-01-03T00:00:00Z", "2020-01-02", "2020-01-01", "2020-01-01 00:00"])
+    text_times = frame(time=["2020-01-03T00:00:00Z", "2020-01-02", "2020-01-01", "2020-01-01 00:00Z"])
     assert Interactions.from_frame(text_times, items=items).hash == log.hash
 
 

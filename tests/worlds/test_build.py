@@ -94,16 +94,20 @@ print("built", build_world(RECIPE, log=shop()).num_items)
 def test_a_build_is_exact_and_goes_on_after_an_interruption(recgym_home, tmp_path):
     log = shop()
 
-    def interrupt(what: str, share: float) -> None:
-        if what.startswith("finetune") and share > 0.6:
-            raise KeyboardInterrupt
+    def interrupt(at: str, share: float):
+        def progress(what: str, done: float) -> None:
+            if what.startswith(at) and done >= share:
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        build_world(RECIPE, out=tmp_path / "resumed", log=log, progress=interrupt)
-    assert not (tmp_path / "resumed").exists()
+        return progress
+
+    for at, share in (("finetune", 0.6), ("validating", 0.0)):
+        with pytest.raises(KeyboardInterrupt):
+            build_world(RECIPE, out=tmp_path / "resumed", log=log, progress=interrupt(at, share))
+        assert not (tmp_path / "resumed").exists()  # not even a world that lacks its figures
     stages: list[str] = []
     resumed = build_world(RECIPE, out=tmp_path / "resumed", log=log, progress=lambda what, _: stages.append(what))
-    assert not any(stage.startswith("pretrain") for stage in stages)  # that stage was done
+    assert not any(stage.startswith(("pretrain", "finetune")) for stage in stages)  # those stages were done
     (recgym_home / "builds").rename(tmp_path / "elsewhere")
     whole = build_world(RECIPE, out=tmp_path / "whole", log=log)
     for name in ("items.safetensors", "users.safetensors", "model.safetensors", "items.parquet"):
