@@ -160,6 +160,29 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_checkpoint(recgym_home
         tuned_encoder(TEXTS, shop(), encoder, wild, 0, tmp_path / "work")
 
 
+def test_texts_are_encoded_once_and_found_again_by_their_content(
+    recgym_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, seen = save_model(tmp_path, "bert"), []
+    plain = TextEncoder.__call__
+
+    def counted(self: TextEncoder, texts: Any) -> torch.Tensor:
+        seen.extend(texts)
+        return plain(self, texts)
+
+    monkeypatch.setattr(TextEncoder, "__call__", counted)
+    first = encode_texts(["dog bed", "cat toy", "dog bed"], encoder)
+    assert sorted(seen) == ["cat toy", "dog bed"]
+    assert torch.equal(first[0], first[2])
+    assert torch.equal(encode_texts(["dog bed", "cat toy", "dog bed"], encoder), first)
+    assert len(seen) == 2  # nothing new was encoded
+    encode_texts(["dog bed", "cat toys", "dog bed"], encoder)
+    encode_texts(["dog bed", "cat toy", "dog bed"], encoder, pooling="last")
+    assert len(seen) == 6
+    assert len(list((recgym_home / "cache" / "text").glob("*.safetensors"))) == 3
+    assert not encode_texts(["", " "], str(tmp_path / "nowhere")).any()  # no text, no encoder
+
+
 def test_bad_input_is_named(recgym_home: Path, tmp_path: Path) -> None:
     with pytest.raises(WorldError, match="nowhere"):
         TextEncoder.load(str(tmp_path / "nowhere"))

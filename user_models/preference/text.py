@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ def encode_texts(
                 progress(min(start + batch, len(unique)), len(unique))
     embeddings = torch.stack([rows[text] for text in texts]).clone()
     cached.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cached.with_suffix(".partial")
+    temporary = cached.with_suffix(f".{os.getpid()}.partial")  # another process may be writing the same
     save_file({"embeddings": embeddings}, temporary)
     temporary.rename(cached)
     return embeddings
