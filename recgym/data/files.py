@@ -6,7 +6,7 @@ import gzip
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,13 +80,20 @@ def format_of(path: Path) -> str | None:
     return SUFFIXES.get(name.suffix)
 
 
-def open_table(path: Path, *, text: Iterable[str] = (), names: Sequence[str] | None = None) -> pa.dataset.Dataset:
+def open_table(
+    path: Path,
+    *,
+    text: Iterable[str] = (),
+    names: Sequence[str] | None = None,
+    types: Mapping[str, pa.DataType] | None = None,
+) -> pa.dataset.Dataset:
     """A table, opened and not read: one file, or a directory of parquet files.
 
     Args:
         path: the file.
         text: columns of a CSV file that are text whatever they look like (``007`` is not ``7``).
         names: the columns of a CSV file that has no header.
+        types: the fields of a JSON file that are read; what the others hold, and whether it is alike, does not matter.
 
     Raises:
         DataError: the file is missing, empty, of an unknown format or unreadable.
@@ -114,7 +121,8 @@ def open_table(path: Path, *, text: Iterable[str] = (), names: Sequence[str] | N
         form = pa.dataset.JsonFileFormat(read_options=pa.json.ReadOptions(block_size=BLOCK))
     else:
         form = kind
-    return _guarded(path, lambda: pa.dataset.dataset(str(path), format=form))
+    schema = pa.schema(list(types.items())) if types else None
+    return _guarded(path, lambda: pa.dataset.dataset(str(path), format=form, schema=schema))
 
 
 def batches(
@@ -135,14 +143,19 @@ def batches(
 
 
 def read_table(
-    path: Path, columns: Sequence[str] | None = None, *, text: Iterable[str] = (), names: Sequence[str] | None = None
+    path: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    text: Iterable[str] = (),
+    names: Sequence[str] | None = None,
+    types: Mapping[str, pa.DataType] | None = None,
 ) -> pd.DataFrame:
     """The rows of some columns (all where None) as a DataFrame; see ``open_table`` and ``batches``.
 
     Raises:
         DataError: as ``open_table``; a column is missing (the message names the nearest); no rows.
     """
-    table = open_table(path, text=text, names=names)
+    table = open_table(path, text=text, names=names, types=types)
     columns = table.schema.names if columns is None else columns
     require(columns, table.schema.names, path)
     rows = list(batches(table, columns, path))

@@ -19,6 +19,8 @@ def put(directory: Path, files: dict[str, str]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+# Fields that are not read, and do not agree from one product to the next.
+ODD = {"price": 12.5, "details": {"Weight": "2 g"}}, {"price": "from 3.99", "details": {"Weight": 2, "UPC": ["1", "2"]}}
 META = {"title": "Cup", "main_category": "Home", "store": "Acme", "features": ["Blue"], "description": []}
 REVIEW = {"rating": 5.0, "title": "x", "asin": "B1", "parent_asin": "P1", "user_id": "A", "timestamp": 1588687728923}
 
@@ -37,7 +39,7 @@ FILES: dict[str, dict[str, str]] = {
             json.dumps(r) for r in (REVIEW, {**REVIEW, "user_id": "B", "parent_asin": "P2", "rating": 2.0})
         ),
         "meta_All_Beauty.jsonl": "\n".join(
-            json.dumps(r) for r in ({"parent_asin": "P1", **META}, {"parent_asin": "P2", **META})
+            json.dumps({"parent_asin": name, **META, **odd}) for name, odd in zip(("P1", "P2"), ODD, strict=True)
         ),
     },
     "kuairec": {
@@ -46,7 +48,8 @@ FILES: dict[str, dict[str, str]] = {
         "0,9598,30000,10984,2020-07-05 00:13:41.297,20200705,1593879221.297,2.73\n1,3,5,5,,,,1.0\n",
         "data/kuairec_caption_category.csv": "video_id,manual_cover_text,caption,topic_tag,first_level_category_id,"
         "first_level_category_name,second_level_category_id,second_level_category_name\n"
-        "3649,UNKNOWN,Dogs,[],8,Pets,1,Dogs\n9598,UNKNOWN,Cats,[],8,Pets,2,Cats\n",
+        "3649,UNKNOWN,Dogs,[],8,Pets,1,Dogs\n9598,UNKNOWN,Ca\rts,[],8,Pets,2,Cats\n"
+        "77,UNKNOWN,Half a\n caption,[],8,Pets,2,Cats\n",
     },
     "kuairand": {
         "data/log_standard_4_08_to_4_21_pure.csv": "user_id,video_id,date,hourmin,time_ms,is_click,play_time_ms\n"
@@ -92,8 +95,8 @@ EXPECTED = {
     "ml-1m": {"rating": [5, 3], "text": "Toy Story (1995). Animation Comedy", "category": "Animation"},
     "ml-25m": {"rating": [5, 3.5], "text": "Toy Story (1995). Animation Comedy", "time": "2006-05-17T15:34:04"},
     "amazon-reviews-2023": {"rating": [5, 2], "text": "Cup. Blue", "category": "Home", "time": "2020-05-05T14:08:48"},
-    "kuairec": {"purchase": [False, True], "dwell": [13.838, 30.0], "text": "Dogs. UNKNOWN. Pets",
-                "filters": ("views without a time", 1)},
+    "kuairec": {"purchase": [False, True], "dwell": [13.838, 30.0], "text": "Dogs. Pets",
+                "filters": ("broken lines of captions", 2)},
     "kuairand": {"click": [True, False], "dwell": [2.5, 0.0], "text": "", "category": "1,2",
                  "time": "2022-04-08T10:00:00"},
     "mind": {"click": [True, False, False], "position": [0, 1, 0], "text": 'A "quoted. Words', "category": "sports",
@@ -140,6 +143,10 @@ def test_a_compressed_file_is_read_and_one_cut_off_is_named(tmp_path: Path) -> N
     packed.write_bytes(whole)
     files = LogFiles(path=str(tmp_path), layout="amazon-reviews-2023")
     assert len(load_files(files, "own")) == 2
+    meta = tmp_path / "meta_All_Beauty.jsonl"
+    (tmp_path / "meta_All_Beauty.jsonl.gz").write_bytes(gzip.compress(meta.read_bytes()))
+    meta.unlink()
+    assert len(load_files(files, "own")) == 2  # either of the two may be compressed
     packed.write_bytes(whole[:-20])
     with pytest.raises(DataError, match=r"All_Beauty.jsonl.gz: cannot be read"):
         load_files(files, "own")

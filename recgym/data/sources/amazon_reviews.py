@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from recgym.data.files import read_table
 from recgym.data.interactions import FilterCount, Interactions, SourceInfo
 from recgym.data.sources.layouts import dropped, find, made, optional
@@ -17,19 +19,28 @@ SOURCE = SourceInfo(
     "Recommendation, arXiv:2403.03952",
 )
 COLUMNS = {"user_id": "user", "parent_asin": "item", "rating": "rating", "timestamp": "time"}
-META = ("parent_asin", "title", "main_category", "store", "features", "description")
+TYPES = {"user_id": pa.string(), "parent_asin": pa.string(), "rating": pa.float64(), "timestamp": pa.int64()}
+# Only these are read: ``price`` is a number, a text or null, and every product has ``details`` of its own.
+META = {
+    **dict.fromkeys(("parent_asin", "title", "main_category", "store"), pa.string()),
+    **dict.fromkeys(("features", "description"), pa.list_(pa.string())),
+}
 
 
 def read(directory: Path) -> Interactions:
-    """Ratings, with times in ms; the item is the product (``parent_asin``), not its colour or size (``asin``)."""
+    """Ratings, with times in ms; the item is the product (``parent_asin``), not its colour or size (``asin``).
+
+    Fields as the data set's site lists them ("Data Fields": for user reviews, for item metadata). Some products have no
+    metadata, and ``main_category`` is not always the category that the file is named after.
+    """
     meta = optional(directory, "meta_*.jsonl", url=SOURCE.url)
     reviews = _reviews(directory, meta)
-    events = read_table(reviews, list(COLUMNS)).rename(columns=COLUMNS)
+    events = read_table(reviews, list(COLUMNS), types=TYPES).rename(columns=COLUMNS)
     notes: list[FilterCount] = []
     events = dropped(events, ~events["rating"].between(1, 5), "ratings outside 1 to 5", notes)
     items = None
     if meta is not None:
-        items = read_table(meta, list(META))
+        items = read_table(meta, list(META), types=META)
         items = items.rename(columns={"parent_asin": "item", "main_category": "category", "store": "brand"})
     return made(
         events, SOURCE, [reviews, meta], items=items, text=("title", "features", "description") if meta else (),
@@ -39,7 +50,7 @@ def read(directory: Path) -> Interactions:
 
 def _reviews(directory: Path, meta: Path | None) -> Path:
     if meta is not None:
-        return find(directory, meta.name.removeprefix("meta_"), url=SOURCE.url)
+        return find(directory, meta.name.removeprefix("meta_").partition(".")[0] + ".jsonl", url=SOURCE.url)
     found = find(directory, "*.jsonl", url=SOURCE.url)
     if found.name.startswith("meta_"):
         raise DataError(f"{directory}: only item descriptions ({found.name}); the reviews come from {SOURCE.url}")
