@@ -80,20 +80,13 @@ def format_of(path: Path) -> str | None:
     return SUFFIXES.get(name.suffix)
 
 
-def open_table(
-    path: Path,
-    *,
-    text: Iterable[str] = (),
-    names: Sequence[str] | None = None,
-    types: Mapping[str, pa.DataType] | None = None,
-) -> pa.dataset.Dataset:
+def open_table(path: Path, *, text: Iterable[str] = (), names: Sequence[str] | None = None) -> pa.dataset.Dataset:
     """A table, opened and not read: one file, or a directory of parquet files.
 
     Args:
         path: the file.
         text: columns of a CSV file that are text whatever they look like (``007`` is not ``7``).
         names: the columns of a CSV file that has no header.
-        types: the fields of a JSON file that are read; what the others hold, and whether it is alike, does not matter.
 
     Raises:
         DataError: the file is missing, empty, of an unknown format or unreadable.
@@ -121,8 +114,7 @@ def open_table(
         form = pa.dataset.JsonFileFormat(read_options=pa.json.ReadOptions(block_size=BLOCK))
     else:
         form = kind
-    schema = pa.schema(list(types.items())) if types else None
-    return _guarded(path, lambda: pa.dataset.dataset(str(path), format=form, schema=schema))
+    return _guarded(path, lambda: pa.dataset.dataset(str(path), format=form))
 
 
 def batches(
@@ -143,25 +135,39 @@ def batches(
 
 
 def read_table(
-    path: Path,
-    columns: Sequence[str] | None = None,
-    *,
-    text: Iterable[str] = (),
-    names: Sequence[str] | None = None,
-    types: Mapping[str, pa.DataType] | None = None,
+    path: Path, columns: Sequence[str] | None = None, *, text: Iterable[str] = (), names: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """The rows of some columns (all where None) as a DataFrame; see ``open_table`` and ``batches``.
 
     Raises:
         DataError: as ``open_table``; a column is missing (the message names the nearest); no rows.
     """
-    table = open_table(path, text=text, names=names, types=types)
+    table = open_table(path, text=text, names=names)
     columns = table.schema.names if columns is None else columns
     require(columns, table.schema.names, path)
     rows = list(batches(table, columns, path))
     if not rows:
         raise DataError(f"{path}: no data rows")
     frame: pd.DataFrame = pa.Table.from_batches(rows).to_pandas()
+    return frame
+
+
+def read_json(path: Path, types: Mapping[str, pa.DataType]) -> pd.DataFrame:
+    """Some fields of a file of JSON lines; what the others hold, and whether rows agree in it, does not matter.
+
+    Raises:
+        DataError: the file is cut off, has no rows, or a value is not of its field's type.
+    """
+    known = pa.json.ParseOptions(pa.schema(list(types.items())), unexpected_field_behavior="ignore")
+
+    def read() -> pa.Table:
+        with pa.input_stream(str(path), compression="detect") as stream:
+            return pa.json.read_json(stream, pa.json.ReadOptions(block_size=BLOCK), known)
+
+    table = _guarded(path, read)
+    if not len(table):
+        raise DataError(f"{path}: no data rows")
+    frame: pd.DataFrame = table.to_pandas()
     return frame
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from recgym.data.files import read_table
+from recgym.data.files import read_json
 from recgym.data.interactions import FilterCount, Interactions, SourceInfo
 from recgym.data.sources.layouts import dropped, find, made, optional
 from recgym.errors import DataError
@@ -35,12 +35,12 @@ def read(directory: Path) -> Interactions:
     """
     meta = optional(directory, "meta_*.jsonl", url=SOURCE.url)
     reviews = _reviews(directory, meta)
-    events = read_table(reviews, list(COLUMNS), types=TYPES).rename(columns=COLUMNS)
+    events = read_json(reviews, TYPES).rename(columns=COLUMNS)
     notes: list[FilterCount] = []
     events = dropped(events, ~events["rating"].between(1, 5), "ratings outside 1 to 5", notes)
     items = None
     if meta is not None:
-        items = read_table(meta, list(META), types=META)
+        items = read_json(meta, META)
         items = items.rename(columns={"parent_asin": "item", "main_category": "category", "store": "brand"})
     return made(
         events, SOURCE, [reviews, meta], items=items, text=("title", "features", "description") if meta else (),
