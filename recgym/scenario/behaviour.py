@@ -42,6 +42,27 @@ class Satisfaction(Section):
     )
 
 
+class PriceImage(Section):
+    """How dear a shop looks, and what that does to returns."""
+
+    effect: float = assumed(
+        0.0,
+        "The hazard of returning is multiplied by exp(-effect * (price image - 1/2)). The price image is the running "
+        "mean of how dear the items were that were looked at: the share of the log's purchases that cost less, so that "
+        "what users buy when nobody recommends has a mean of 1/2; 0: prices change no visits.",
+        "Hamilton and Chernev, Low prices are just the beginning: price image in retail management, Journal of "
+        "Marketing 2013",
+        ge=0,
+    )
+    rate: float = assumed(
+        0.2,
+        "Weight of the latest slate in the price image.",
+        "Mazumdar, Raj and Sinha, Reference price research: review and propositions, Journal of Marketing 2005",
+        gt=0,
+        le=1,
+    )
+
+
 class Boredom(Section):
     """How much of the same makes a user want less of it."""
 
@@ -150,6 +171,7 @@ class Behaviour(Section):
         le=1,
     )
     satisfaction: Satisfaction = Satisfaction()
+    price_image: PriceImage = PriceImage()
     topics: Literal["category", "subcategory"] = assumed(
         "category",
         "Item attribute by which boredom, drift and a change of taste tell topics apart.",

@@ -6,7 +6,7 @@ from recgym.errors import ScenarioError, WorldError
 from recgym.registration import SCENARIOS
 from recgym.scenario import Scenario, load_scenario
 from recgym.simulation.candidates import check_candidates
-from recgym.simulation.mood import check_promotions
+from recgym.simulation.mood import check_prices
 from recgym.simulation.population import PLATFORM, Population
 from recgym.simulation.terms import Terms
 from recgym.worlds.world import World
@@ -27,7 +27,7 @@ def check_fit(world: World, scenario: Scenario) -> Population:
     scenario.check_world(world.name)
     population = Population.of(world, scenario)
     check_candidates(scenario.actions, population.new)
-    check_promotions(world, scenario)
+    check_prices(world, scenario)
     asked = {str(one.term): "constraints" for one in scenario.constraints}
     if scenario.objective is not None:
         asked |= {str(name): f"objective.terms.{name}" for name in scenario.objective.terms}

@@ -1,7 +1,7 @@
-"""What recommendations do to wants: boredom, drift, a change of taste, promotions, purchases put off; all assumed.
+"""What recommendations do to wants and visits: boredom, drift, promotions, purchases put off, prices; all assumed.
 
 None of it needs the user model's help: wants move by what is added to the logit of an item that is looked at, the same
-way as the effect of being shown at all (``Slate.lift``).
+way as the effect of being shown at all (``Slate.lift``), and visits by a multiplier of the hazard of returning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Deal:
 
 
 class Moods:
-    """The assumed dynamics of wants; each part is off where the scenario gives it no strength."""
+    """The assumed dynamics of wants and visits; each part is off where the scenario gives it no strength."""
 
     def __init__(self, world: World, scenario: Scenario, price: Tensor, device: torch.device) -> None:
         """Tabulates topics.
@@ -47,13 +47,13 @@ class Moods:
             device: where lanes live.
 
         Raises:
-            ScenarioError: promotions in a world where nothing is paid.
+            ScenarioError: promotions or a price image in a world where nothing is paid.
         """
         behaviour, self._promotions = scenario.behaviour, scenario.actions.promotions
         self._boredom, self._drift = behaviour.boredom, behaviour.drift
         self._shift, self._delay = behaviour.shift, behaviour.delay
         self._tolerance = math.log1p(self._boredom.tolerance)
-        self._base, self._price = behaviour.lift, price
+        self._base, self._price, self._image = behaviour.lift, price, behaviour.price_image
         names = world.items[behaviour.topics].astype(str).to_numpy()
         levels, codes = np.unique(names, return_inverse=True)
         self.topics = torch.from_numpy(codes.astype(np.int64)).to(device)  # [N]
@@ -65,8 +65,11 @@ class Moods:
         self._bores, self._drifts, self._shifts = (
             part.strength > 0 for part in (self._boredom, self._drift, self._shift)
         )
-        self.active = any((self._bores, self._drifts, self._shifts, self.promotes, self.delays))
-        check_promotions(world, scenario)
+        self._compares = self._image.effect > 0
+        self.active = any((self._bores, self._drifts, self._shifts, self._compares, self.promotes, self.delays))
+        check_prices(world, scenario)
+        bought = torch.from_numpy(world.items["popularity"].to_numpy("float64")).to(device)
+        self.dearness = dearness(price, bought) if self._compares else price  # [N]
 
     def start(self, size: int) -> Mood | None:
         """Of ``size`` lanes at the start of an episode; None where nothing is to be remembered."""
@@ -81,6 +84,7 @@ class Moods:
             waiting=waiting if self.delays else None,
             due=torch.zeros_like(waiting) if self.delays else None,
             spent=torch.zeros(size, device=device) if self.promotes else None,
+            dearness=torch.full((size,), 0.5, device=device) if self._compares else None,
         )
 
     # ------------------------------------------------------------------ before the response
@@ -174,6 +178,10 @@ class Moods:
         if mood.spent is not None and deal.promoted is not None:
             off = self._price[slate] * response.quantity * deal.promoted
             mood = replace(mood, spent=mood.spent + self._promotions.discount * off.sum(dim=1))
+        if mood.dearness is not None:
+            count = examined.sum(dim=1)
+            mean = (self.dearness[slate] * examined).sum(dim=1) / count.clamp(min=1)  # a sum without rounding
+            mood = replace(mood, dearness=mood.dearness + self._image.rate * (count > 0) * (mean - mood.dearness))
         if mood.waiting is not None and mood.due is not None and deal.aside is not None:
             waiting = torch.cat((mood.waiting, slate.to(torch.int32).masked_fill(~deal.aside, -1)), dim=1)
             due = torch.cat((mood.due, self._due(state, slate)), dim=1)
@@ -191,6 +199,13 @@ class Moods:
         return (state.visit.trip[:, None] + 1 + more.clamp(max=1e6)).to(torch.int32)
 
     # ------------------------------------------------------------------ between trips
+
+    def hazard(self, mood: Mood | None) -> Tensor | float:
+        """Multiplier of the fitted return hazard, float32 [B]: 1 where prices look as those of the log's purchases."""
+        if mood is None or mood.dearness is None:
+            return 1.0
+        # in float64: rounding to float32 then hides how vectors of different lengths are computed
+        return (-self._image.effect * (mood.dearness.to(torch.float64) - 0.5)).exp().to(torch.float32)
 
     def basket(self, mood: Mood | None, bought: Tensor, trip: Tensor) -> Tensor:
         """What a trip's record says was ``bought`` (int32 [n, S], -1 pads) with what had been put aside for it."""
@@ -210,13 +225,32 @@ class Moods:
         return mood
 
 
-def check_promotions(world: World, scenario: Scenario) -> None:
-    """Refuses promotions where nothing is paid.
+def dearness(price: Tensor, bought: Tensor) -> Tensor:
+    """The share of purchases that cost less than each item, ties by half, in steps of 1/1024: float32 [N].
+
+    The mean over the purchases is 1/2; sums of a slate's are exact in any order.
+
+    Args:
+        price: of the items, [N].
+        bought: how often each was bought, float64 [N]; where nothing was, every item counts once.
+    """
+    weight = bought if bought.sum() > 0 else torch.ones_like(bought)
+    levels, level = price.unique(return_inverse=True)  # ascending
+    at = torch.zeros(len(levels), dtype=torch.float64, device=price.device).index_add_(0, level, weight)
+    below = at.cumsum(0) - at / 2
+    return ((below / at.sum())[level] * 1024).round().to(torch.float32) / 1024
+
+
+def check_prices(world: World, scenario: Scenario) -> None:
+    """Refuses promotions and a price image where nothing is paid.
 
     Raises:
-        ScenarioError: there are such promotions.
+        ScenarioError: the scenario has one of them.
     """
-    paid = "quantity" in world.spec.responses and world.prices is not None
-    if scenario.actions.promotions.slots and not paid:
-        place = scenario.at("actions.promotions")
-        raise ScenarioError(f"{place}: nothing is paid in world {world.name!r}, so nothing can be discounted")
+    if "quantity" in world.spec.responses and world.prices is not None:
+        return
+    why = f"nothing is paid in world {world.name!r}, so"
+    if scenario.actions.promotions.slots:
+        raise ScenarioError(f"{scenario.at('actions.promotions')}: {why} nothing can be discounted")
+    if scenario.behaviour.price_image.effect:
+        raise ScenarioError(f"{scenario.at('behaviour.price_image')}: {why} nothing can look dear")

@@ -201,7 +201,7 @@ def _next_trip(core: Simulator, state: State) -> tuple[State, Tensor]:
     basket = core.moods.basket(state.mood, basket, state.visit.trip)
     record, known, pool = enter(state.record, state.known, basket, state.visit.day, state.visit.gap_days)
     state = dataclasses.replace(state, record=record, known=known, pool=pool)
-    return _return(core, state, core.session.hazard(state.satisfaction))
+    return _return(core, state, core.session.hazard(state.satisfaction) * core.moods.hazard(state.mood))
 
 
 def _with_candidates(core: Simulator, state: State) -> State:

@@ -231,7 +231,7 @@ class Chunk:
         if state.known is not None and known is not None:
             state.known.write(rows, known)
         luck = trip_draw(state.luck[rows], visit, Purpose.GAP)
-        hazard = self.simulator.session.hazard(state.satisfaction[rows])
+        hazard = self.simulator.session.hazard(state.satisfaction[rows]) * self.simulator.moods.hazard(mood)
         told["gap_days"][lanes], told["gone"][lanes] = self._travel(lanes, luck.numpy(), hazard.numpy())
 
     def _forget(self, lanes: np.ndarray) -> None:

@@ -58,13 +58,14 @@ class Known(TensorRecord):
 
 @dataclass(frozen=True)
 class Mood(TensorRecord):
-    """What recommendations did to wants; fields are None where the scenario leaves a part out."""
+    """What recommendations did to wants and visits; fields are None where the scenario leaves a part out."""
 
     exposures: Tensor | None  # [B, T] float32, items looked at by topic, fading while away
     lately: Tensor | None  # [B, T] float32, shares of the topics in what was looked at lately
     waiting: Tensor | None  # [B, CAPACITY] int32 item rows put aside, -1 pads
     due: Tensor | None  # [B, CAPACITY] int32, trips on which they are bought
     spent: Tensor | None  # [B] float32 currency units of the promotion budget
+    dearness: Tensor | None  # [B] float32 in [0, 1], the price image
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from recgym.paths import recgym_home
 from recgym.worlds.spec import FORMAT_VERSION, WorldSpec
 
 MEMBERS = "members.safetensors"  # of a bundle with an ensemble
+_TOLD = (".md", ".json", ".png")  # files that tell of a world and that no simulation reads
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,11 @@ class World:
 
     @cached_property
     def hash(self) -> str:
-        """A digest of every file's checksum: two worlds with one hash simulate the same users."""
-        return hashlib.sha256(json.dumps(self.spec.files, sort_keys=True).encode()).hexdigest()
+        """A digest of all that is simulated: two worlds with one hash have the same users, whatever their cards say."""
+        files = {name: digest for name, digest in self.spec.files.items() if not name.endswith(_TOLD)}
+        read = {"kind", "responses", "reward", "attributes", "behaviour", "seeds"}
+        content = {**self.spec.model_dump(mode="json", include=read), "files": files}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def worlds_home() -> Path:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recgym.errors import ScenarioError
 from recgym.scenario import load_scenario
+from recgym.simulation.mood import dearness
 from recgym.simulation.simulator import Simulator
 from recgym.simulation.state import State
 from recgym.worlds.world import World
@@ -151,9 +152,41 @@ def test_bad_moods_are_refused(overrides: dict[str, Any], message: str) -> None:
         load_scenario("default", overrides)
 
 
+def test_dearness_is_the_share_of_purchases_that_cost_less() -> None:
+    price, bought = torch.tensor([3.0, 1.0, 2.0, 2.0]), torch.tensor([2.0, 4.0, 1.0, 1.0], dtype=torch.float64)
+    found = dearness(price, bought)
+    assert found.tolist() == [7 / 8, 1 / 4, 5 / 8, 5 / 8]
+    assert (found * bought).sum() / bought.sum() == 0.5
+    assert dearness(price, bought * 0).tolist() == [7 / 8, 1 / 8, 1 / 2, 1 / 2]  # nothing was bought: items count once
+
+
+def test_users_return_later_to_where_dear_items_are_shown(world: World) -> None:
+    simulator, state = start(world, behaviour__price_image={"effect": 4.0, "rate": 0.5}, behaviour__patience=0.0)
+    assert state.mood is not None and state.mood.dearness is not None
+    assert simulator.moods.hazard(state.mood).tolist() == [1.0] * 64
+    order = simulator.moods.dearness.argsort()
+    images, gaps = [], []
+    for slate in (order[:10], order[-10:]):
+        _, begun = start(world, behaviour__price_image={"effect": 4.0, "rate": 0.5}, behaviour__patience=0.0)
+        after, outcome = simulator.step(begun, slate.repeat(64, 1))
+        looked = outcome.examined.sum(1)
+        mean = (simulator.moods.dearness[slate] * outcome.examined).sum(1) / looked.clamp(min=1)
+        expected = torch.where(looked > 0, 0.5 + 0.5 * (mean - 0.5), 0.5)
+        assert after.mood is not None and after.mood.dearness is not None
+        torch.testing.assert_close(after.mood.dearness, expected)
+        torch.testing.assert_close(simulator.moods.hazard(after.mood), (-4.0 * (expected - 0.5)).exp())
+        images.append(float(expected.mean()))
+        gaps.append(outcome.gap_days.where(outcome.trip_ended & ~outcome.terminated, -1))
+    assert images[0] < 0.5 < images[1]
+    both = (gaps[0] >= 0) & (gaps[1] >= 0)
+    assert (gaps[1] >= gaps[0])[both].all() and (gaps[1] > gaps[0])[both].any()
+
+
 def test_promotions_need_prices(films: World) -> None:
     with pytest.raises(ScenarioError, match="actions.promotions: nothing is paid in world"):
         Simulator(films, load_scenario("default", {"actions.promotions.slots": 2}))
+    with pytest.raises(ScenarioError, match="behaviour.price_image: nothing is paid in world"):
+        Simulator(films, load_scenario("default", {"behaviour.price_image.effect": 2.0}))
 
 
 def test_lanes_that_restart_have_no_mood_left(world: World) -> None:

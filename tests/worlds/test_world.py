@@ -78,6 +78,16 @@ def test_a_failed_write_leaves_the_old_bundle(bundle):
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
 
 
+def test_a_world_is_the_same_whatever_its_card_says(bundle):
+    world = load_world(bundle)
+    told = world.spec.model_copy(update={"title": "Other words", "metrics": {"nothing": 1.0}})
+    again = rewrite(dataclasses.replace(world, spec=told))
+    assert again.spec.files != world.spec.files
+    assert again.hash == world.hash
+    other = world.spec.model_copy(update={"behaviour": {"satisfaction_reference": 0.123}})
+    assert dataclasses.replace(world, spec=other).hash != world.hash
+
+
 def test_interactions_follow_the_repeat_table(bundle):
     world = load_world(bundle)
     frame = world.interactions()
