@@ -16,11 +16,10 @@ from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.distributions import MaskableCategoricalDistribution, MaskableDistribution
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from torch import Tensor, nn
 
 from recgym.adapters.plackett_luce import PassThrough
-from recgym.adapters.sb3 import SB3VecEnv, View
+from recgym.adapters.sb3 import SB3VecEnv
 from recgym.agents.networks import SlateScorer, StateNetwork
 from recgym.agents.protocol import AgentConfig, not_shown
 from recgym.agents.sb3 import SB3Agent, on_policy_settings
@@ -58,24 +57,9 @@ class MaskablePPOConfig(AgentConfig):
 class MaskedVecEnv(SB3VecEnv):
     """``SB3VecEnv`` that tells which candidates the trip of each lane has not shown yet."""
 
-    def __init__(self, env: RecVectorEnv, view: View) -> None:
-        """See ``SB3VecEnv``; ``env`` observes ``candidates``."""
-        super().__init__(env, view)
-        self._observations: Any = None
-
-    def reset(self) -> VecEnvObs:
-        """See ``SB3VecEnv``."""
-        self._observations = super().reset()
-        return self._observations
-
-    def step_wait(self) -> VecEnvStepReturn:
-        """See ``SB3VecEnv``."""
-        self._observations, *rest = super().step_wait()
-        return (self._observations, *rest)
-
     def action_masks(self) -> NDArray[np.bool_]:
         """Bool [B, M]: whether a candidate may be shown; all of them where all have been."""
-        fresh = not_shown(self.env.world, self._observations).bool()
+        fresh = not_shown(self.env.world, self.last_seen).bool()
         return (fresh | ~fresh.any(1, keepdim=True)).numpy()
 
     def has_attr(self, attr_name: str) -> bool:

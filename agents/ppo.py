@@ -1,13 +1,13 @@
 """PPO re-ranker: proximal policy optimisation (Schulman et al., 2017) of a Plackett-Luce slate policy, by SB3.
 
-With ``actions`` it learns normal scores or feature weights instead. Departures from the paper: a slate's positions are
-credited and clipped one by one (see ``SlateRolloutBuffer``); features are standardised once, from a few random steps
-before learning begins.
+With ``actions`` it learns normal scores or feature weights instead; what a trip has shown then comes last. Departures
+from the paper: a slate's positions are credited and clipped one by one (see ``SlateRolloutBuffer``); features are
+standardised once, from a few random steps before learning begins.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -17,12 +17,16 @@ from torch import Tensor, nn
 
 from recgym.adapters.credit import SlateRolloutBuffer
 from recgym.adapters.plackett_luce import PlackettLucePolicy
-from recgym.adapters.ranking import RankPolicy
+from recgym.adapters.ranking import RankedVecEnv, RankPolicy
 from recgym.adapters.sb3 import SB3VecEnv
 from recgym.agents.networks import RankNetwork, SlateScorer
 from recgym.agents.protocol import AgentConfig
 from recgym.agents.sb3 import SB3Agent, on_policy_settings
 from recgym.agents.search import Search
+
+if TYPE_CHECKING:
+    from recgym.envs.vector import RecVectorEnv
+    from recgym.worlds.world import World
 
 
 class PPOConfig(AgentConfig):
@@ -69,8 +73,12 @@ class PPOAgent(SB3Agent):
 
     id = "ppo"
     Config = PPOConfig
-    repeats = True
     algorithm = PPO
+
+    def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:
+        """See ``Agent``; slates learn by themselves what becomes of items that the trip has shown."""
+        super().__init__(world, config, seed)
+        self.repeats = self.config.actions == "slate"  # type: ignore[misc]
 
     def build(self, num_user: int, num_candidate: int) -> nn.Module:
         """See ``NetworkAgent.build``."""
@@ -97,6 +105,12 @@ class PPOAgent(SB3Agent):
             policy_kwargs={"hidden": config.hidden, **settings},
             rollout_buffer_class=SlateRolloutBuffer if by_position else None,
             device=str(self.device),
+        )
+
+    def wrap(self, env: RecVectorEnv) -> SB3VecEnv:
+        """See ``SB3Agent.wrap``."""
+        return (
+            super().wrap(env) if self.repeats else RankedVecEnv(env, self.view(env), self._shown, self.config.actions)
         )
 
     def prepare(self, model: BaseAlgorithm, venv: SB3VecEnv) -> None:

@@ -2,18 +2,19 @@
 
 Departures from the paper: one network gives every candidate the mean and deviation of its score; with ``weights``, the
 state gives those of the weights of the candidate features. The critics know that only the K best are shown: with s_i
-the score, t the K-th best score and w a width,
+the score, t the K-th best score, d the deviation of the scores and w a width,
 
-    Q(s, a) = V(s) + sum over i of sigmoid((s_i - t) / w) q(s, i)
+    Q(s, a) = V(s) + sum over i of p_i q(s, i),    p_i = K sigmoid((s_i - t) / (w d)) / sum over j of the same
 
-so that the gradient of Q raises the scores of items of more value than those at the threshold. Features are
+so that the gradient of Q raises the scores of items of more value than those shown, whatever the scores' scale, and
+lowers the others. While learning as in evaluations, what the trip has shown already comes last. Features are
 standardised once.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -25,13 +26,18 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from recgym.adapters.plackett_luce import PassThrough
+from recgym.adapters.ranking import RankedVecEnv
 from recgym.adapters.sb3 import SB3VecEnv
 from recgym.agents.networks import RankNetwork, SlateScorer, Standardise, StateNetwork
 from recgym.agents.sb3 import EPISODES_AVERAGED, OffPolicyConfig, SB3Agent, SharedReplayBuffer
 from recgym.agents.search import Search
 from recgym.envs.actions import linear_scores
 
-WIDTH = 0.1  # of the threshold, in scores
+if TYPE_CHECKING:
+    from recgym.envs.vector import RecVectorEnv
+
+WIDTH = 0.3  # of the threshold, in deviations of the scores
+_FAR = 100.0  # deviations between what the trip has shown and the rest
 _LOG_DEVIATION = (-4.0, 0.5)  # bounds of the logarithm of the deviation, before tanh
 
 
@@ -71,10 +77,12 @@ class RankActor(RankNetwork):
 class RankCritics(nn.Module):
     """Two critics of the slate that an action means; see the module's docstring."""
 
-    def __init__(self, num_user: int, num_candidate: int, hidden: int, slate_size: int, actions: str) -> None:
-        """For ``num_user`` and ``num_candidate`` features and slates of ``slate_size``."""
+    def __init__(
+        self, num_user: int, num_candidate: int, hidden: int, slate_size: int, actions: str, before: int
+    ) -> None:
+        """For ``num_user`` and ``num_candidate`` features (``before``: shown already) and slates of ``slate_size``."""
         super().__init__()
-        self.slate_size, self.by_weights = slate_size, actions == "weights"
+        self.slate_size, self.by_weights, self.before = slate_size, actions == "weights", before
         self.items = nn.ModuleList(SlateScorer(num_user, num_candidate, hidden) for _ in range(2))
         self.states = nn.ModuleList(StateNetwork(num_user, num_candidate, hidden) for _ in range(2))
 
@@ -84,7 +92,7 @@ class RankCritics(nn.Module):
         first: Any = self.items[0]  # torch types what a ModuleList holds as Module
         u, c = first.standardised(user, candidates)  # scaled alike in both critics
         scores = linear_scores(actions, candidates) if self.by_weights else actions
-        shown = soft_top(scores, self.slate_size)
+        shown = soft_top(scores, self.slate_size, candidates[:, :, self.before] > 0)
         out = []
         item: Any
         for item, state in zip(self.items, self.states, strict=True):
@@ -96,18 +104,27 @@ class RankCritics(nn.Module):
         self.train(mode)
 
 
-def soft_top(scores: Tensor, slate_size: int) -> Tensor:
-    """How far each candidate is among the K best, [B, M]: the sigmoid of its distance to the K-th best score."""
-    threshold = scores.topk(min(slate_size + 1, scores.shape[1]), dim=1).values[:, -2:].mean(1, keepdim=True)
-    return torch.sigmoid((scores - threshold) / WIDTH)
+def soft_top(scores: Tensor, slate_size: int, last: Tensor) -> Tensor:
+    """How far each candidate is among the K best, [B, M], K in all; see the module's docstring.
+
+    Args:
+        scores: [B, M].
+        slate_size: K.
+        last: bool [B, M], candidates that come after all others.
+    """
+    z = scores / scores.std(1, keepdim=True).clamp(min=1e-4)
+    z = torch.where(last, z - _FAR, z)
+    threshold = z.topk(min(slate_size + 1, z.shape[1]), dim=1).values[:, -2:].mean(1, keepdim=True)
+    near = torch.sigmoid((z - threshold) / WIDTH)
+    return near * (slate_size / near.sum(1, keepdim=True))
 
 
 class RankSACPolicy(SACPolicy):
     """SB3's policy with ``RankActor`` and ``RankCritics``."""
 
-    def __init__(self, *args: Any, hidden: int, slate_size: int, actions: str, **kwargs: Any) -> None:
-        """See ``SACPolicy``."""
-        self.hidden, self.slate_size, self.actions = hidden, slate_size, actions
+    def __init__(self, *args: Any, hidden: int, slate_size: int, actions: str, before: int, **kwargs: Any) -> None:
+        """See ``SACPolicy`` and ``RankCritics``."""
+        self.hidden, self.slate_size, self.actions, self.before = hidden, slate_size, actions, before
         super().__init__(*args, **{"features_extractor_class": PassThrough, **kwargs})
 
     def _build(self, lr_schedule: Any) -> None:
@@ -116,7 +133,7 @@ class RankSACPolicy(SACPolicy):
         optimizer: Any = self.optimizer_class
 
         def critics() -> Any:
-            return RankCritics(*sizes, self.slate_size, self.actions)
+            return RankCritics(*sizes, self.slate_size, self.actions, self.before)
 
         actor: Any = RankActor(*sizes, self.actions, outputs=2)
         self.actor, self.critic, self.critic_target = actor, critics(), critics()
@@ -163,6 +180,10 @@ class SACAgent(SB3Agent):
                     source = next(s for n, s in scaling.items() if n.endswith(name.rpartition(".")[2]))
                     part.load_state_dict(source.state_dict())
 
+    def wrap(self, env: RecVectorEnv) -> SB3VecEnv:
+        """See ``SB3Agent.wrap``."""
+        return RankedVecEnv(env, self.view(env), self._shown, self.config.actions)
+
     def make(self, venv: SB3VecEnv) -> BaseAlgorithm:
         """See ``SB3Agent.make``."""
         config = self.config
@@ -187,6 +208,7 @@ class SACAgent(SB3Agent):
                 "hidden": config.hidden,
                 "slate_size": venv.env.slate_size,
                 "actions": config.actions,
+                "before": self._shown,
             },
             device="cpu",
         )

@@ -1,19 +1,48 @@
-"""An SB3 policy for actions that rank the candidates: normal scores, or normal weights of their features."""
+"""Actions that rank the candidates, for SB3: normal scores, or normal weights of their features."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
 from recgym.adapters.plackett_luce import PassThrough
+from recgym.adapters.sb3 import SB3VecEnv, View
 from recgym.agents.networks import RankNetwork, StateNetwork
+
+if TYPE_CHECKING:
+    from recgym.envs.vector import RecVectorEnv
 
 _REACH = 0.6  # of the means: SB3 clips actions to the box, where ties would be decided by position
 _LOG_DEVIATION = -1.5  # to begin with
+_BELOW = 4.0  # further than scores in [-1, 1] are apart
+
+
+class RankedVecEnv(SB3VecEnv):
+    """``SB3VecEnv`` in which what a trip has shown already ranks last, as agents rank it in an evaluation.
+
+    Left to the actions it would have to be learned slate by slate, against all that makes an item good otherwise.
+    """
+
+    def __init__(self, env: RecVectorEnv, view: View, shown: int, actions: str) -> None:
+        """See ``SB3VecEnv``; ``shown`` is the candidate feature that tells, 0 or 1, ``actions`` the action mode."""
+        super().__init__(env, view)
+        self._shown, self._by_weights = shown, actions == "weights"
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """See ``SB3VecEnv``; ``actions`` [B, A] are scores or weights."""
+        actions = np.array(actions, np.float32)
+        if self._by_weights:
+            others = np.abs(np.delete(actions, self._shown, axis=1)).sum(axis=1)  # features lie in [-1, 1]
+            actions[:, self._shown] = -(2.0 * others + 1.0)
+        else:
+            actions -= _BELOW * (self.last_seen["candidates"][:, :, self._shown] > 0)
+        super().step_async(actions)
 
 
 class RankPolicy(ActorCriticPolicy):

@@ -37,7 +37,7 @@ class SB3VecEnv(VecEnv):
     ``infos[i]`` is empty except where lane i's episode ended: it then holds ``terminal_observation``,
     ``TimeLimit.truncated`` (true where the episode was cut off rather than left by the user, so that SB3 bootstraps its
     value) and ``episode`` (return ``r``, length ``l``, seconds ``t``, as ``Monitor`` has them). The environment's own
-    batched info of the last step is in ``last_info``.
+    batched info of the last step is in ``last_info``, what SB3 saw last in ``last_seen``.
 
     All lanes are one environment, so attributes and methods are its own: ``get_attr`` and ``env_method`` answer once
     and repeat the answer per index, ``set_attr`` sets for all lanes, ``set_options`` passes one dict on to ``reset``.
@@ -60,6 +60,7 @@ class SB3VecEnv(VecEnv):
         space = env.single_observation_space if view is None else view.space
         super().__init__(env.num_envs, space, env.single_action_space)
         self.last_info: dict[str, Any] = {}
+        self.last_seen: Any = None  # what was handed to SB3 last, of all lanes
         self._reset_options_all: dict[str, Any] | None = None
         self._actions: NDArray[Any] | None = None
         self._rewards: NDArray[np.float32] = np.zeros(self.num_envs, np.float32)
@@ -79,7 +80,8 @@ class SB3VecEnv(VecEnv):
         return self._seen(observations)
 
     def _seen(self, observations: Any) -> Any:
-        return observations if self._view is None else self._view.of(observations)
+        self.last_seen = observations if self._view is None else self._view.of(observations)
+        return self.last_seen
 
     def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
         """Options of the next ``reset``, one dict for all lanes (its arrays have the lane dimension first)."""

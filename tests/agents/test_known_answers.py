@@ -203,9 +203,13 @@ def test_hac_inverts_slates() -> None:
 
 
 def test_sac_density_and_soft_slates() -> None:
-    scores = torch.tensor([[0.9, -0.9, 0.5, 0.1]])
-    shown = soft_top(scores, 2)
-    assert (shown[0, [0, 2]] > 0.8).all() and (shown[0, [1, 3]] < 0.2).all()
+    scores, fresh = torch.tensor([[0.9, -0.9, 0.5, 0.1]]), torch.zeros(1, 4, dtype=torch.bool)
+    shown = soft_top(scores, 2, fresh)
+    assert (shown[0, [0, 2]] > 0.6).all() and (shown[0, [1, 3]] < 0.4).all()
+    assert float(shown.sum()) == pytest.approx(2.0)
+    torch.testing.assert_close(soft_top(7.0 * scores - 3.0, 2, fresh), shown)  # what ranks alike is shown alike
+    again = soft_top(scores, 2, torch.tensor([[True, False, False, False]]))
+    assert float(again[0, 0]) < 1e-6 and again[0, [2, 3]].min() > 0.5
     with torch.random.fork_rng():
         torch.manual_seed(0)
         actor = RankActor(2, 3, 4, "scores", outputs=2)
@@ -229,7 +233,7 @@ def test_masks_are_what_the_trip_has_not_shown(world: World) -> None:
         observations, *_ = venv.step(np.array([5, 6, 7]))
     shown = observations["candidates"][:, :, agent._shown] > 0
     assert np.array_equal(np.stack(venv.env_method("action_masks")), ~shown)
-    venv._observations = {"candidates": np.ones_like(observations["candidates"])}
+    venv.last_seen = {"candidates": np.ones_like(observations["candidates"])}
     assert venv.action_masks().all()  # where nothing is left, anything goes
     venv.close()
 
