@@ -21,18 +21,21 @@ _REAL = ("reward", "revenue", "disagreement")  # written as float64, other sums 
 
 @dataclass(frozen=True)
 class Answer:
-    """One step of B lanes: what was shown, what came of it, and what was known of it before.
+    """One step of n lanes: what was shown, what came of it, and what was known of it before.
 
     Attributes:
-        rewards: [B].
-        terminated: [B] bool.
-        truncated: [B] bool.
+        rows: [n] the lanes, ascending.
+        rewards: [n].
+        terminated: [n] bool.
+        truncated: [n] bool.
         info: of the environment's step.
-        obvious: [B] popularity from which a candidate is among the K most popular ones of this step.
-        log_chance: [B] log of the chance of the slate under the policy; NaN where it is not known.
-        disagreement: [B] of an ensemble's members on the slate; None without an ensemble.
-        verdict: on the lanes that began a visit.
+        obvious: [n] popularity from which a candidate is among the K most popular ones of this step.
+        log_chance: [n] log of the chance of the slate under the policy; NaN where it is not known.
+        disagreement: [n] of an ensemble's members on the slate; None without an ensemble.
+        verdict: on those of the n that began a visit.
     """
+
+    rows: Ints
 
     rewards: npt.NDArray[Any]
     terminated: Bools
@@ -58,7 +61,6 @@ class Ledger:
         """
         lanes = len(users)
         self.alive = np.ones(lanes, bool)  # [B] the episode goes on
-        self.playing = self.alive  # [B] the episode went on when the last slate was shown
         self._users, self._first_day, self._catalogue, self._attention = users, first_day, catalogue, attention
         self._sums: dict[str, Floats] = {}
         self._terminated = np.zeros(lanes, bool)
@@ -75,85 +77,86 @@ class Ledger:
         self._slates: list[dict[str, npt.NDArray[Any]]] = []
 
     def record(self, answer: Answer) -> None:
-        """Adds one step of every lane that is still in its first episode."""
-        info, catalogue = answer.info, self._catalogue
-        now = self.playing = self.alive
-        slate = np.asarray(info["slate"], np.int64)  # [B, K]
-        consumed = np.asarray(info["consumed"], bool) & now[:, None]  # [B, K]
-        quantity = np.where(consumed, info["quantity"], 0)  # [B, K]
-        rated = np.where(consumed, info["rating"], 0)  # [B, K]
-        new = catalogue.is_new(self._users, slate)
-        popularity = catalogue.popularity[slate]
-        rewards = np.asarray(answer.rewards, np.float64)
+        """Adds one step of those of its lanes that are still in their first episode."""
+        catalogue, on = self._catalogue, self.alive[answer.rows]  # [n]
+        lanes = answer.rows[on]  # [m]
+        info = {key: np.asarray(values)[on] for key, values in answer.info.items() if _of_lanes(key, values, on)}
+        slate, consumed = info["slate"].astype(np.int64), info["consumed"].astype(bool)  # [m, K]
+        quantity = np.where(consumed, info["quantity"], 0)  # [m, K]
+        rated = np.where(consumed, info["rating"], 0)  # [m, K]
+        new = catalogue.is_new(self._users[lanes], slate)
+        popularity, unseen = catalogue.popularity[slate], catalogue.unseen[slate]
+        rewards = np.asarray(answer.rewards, np.float64)[on]
         revenue = _revenue(info, quantity, slate, catalogue.prices)
         kinds = catalogue.categories[slate]
-        self._add("reward", rewards)
-        self._add("num_steps", np.ones(len(now)))
-        self._add("num_shown", np.full(len(now), slate.shape[1]))
-        self._add("num_examined", np.asarray(info["examined"], np.int64).sum(1))
-        self._add("num_consumed", consumed.sum(1))
-        self._add("num_hits", consumed.max(axis=1))
-        self._add("num_new", (consumed & new).sum(1))
-        self._add("units", quantity.sum(1))
-        if catalogue.prices is not None:
-            self._add("revenue", revenue)
-        if answer.disagreement is not None:
-            self._add("disagreement", answer.disagreement)
-        self._add("num_rated", (rated > 0).sum(1))
-        self._add("rating_sum", rated.sum(1))
-        self._add("popularity_shown", popularity.sum(1))
-        self._add("num_tail", catalogue.tail[slate].sum(1))
-        self._add("information_shown", catalogue.information[slate].sum(1))
-        self._add("diversity_sum", _different(kinds))
-        self._add("num_unseen", catalogue.unseen[slate].sum(1))
-        self._add("num_unseen_consumed", (consumed & catalogue.unseen[slate]).sum(1))
-        for name in info:  # of the scenario's objective and constraints
-            if name.startswith(TERMS):
-                self._add(name, np.asarray(info[name], np.float64))
-        self._add("num_serendipitous", (consumed & new & (popularity < answer.obvious[:, None])).sum(1))
-        self._add("log_propensity", answer.log_chance)
-        steps = self._sums["num_steps"]
+        figures: dict[str, Any] = {
+            "reward": rewards,
+            "num_steps": np.ones(len(lanes)),
+            "num_shown": np.full(len(lanes), slate.shape[1]),
+            "num_examined": info["examined"].astype(np.int64).sum(1),
+            "num_consumed": consumed.sum(1),
+            "num_hits": consumed.max(axis=1),
+            "num_new": (consumed & new).sum(1),
+            "units": quantity.sum(1),
+            **({} if catalogue.prices is None else {"revenue": revenue}),
+            **({} if answer.disagreement is None else {"disagreement": answer.disagreement[on]}),
+            "num_rated": (rated > 0).sum(1),
+            "rating_sum": rated.sum(1),
+            "popularity_shown": popularity.sum(1),
+            "num_tail": catalogue.tail[slate].sum(1),
+            "information_shown": catalogue.information[slate].sum(1),
+            "diversity_sum": _different(kinds),
+            "num_unseen": unseen.sum(1),
+            "num_unseen_consumed": (consumed & unseen).sum(1),
+            # of the scenario's objective and constraints
+            **{name: values.astype(np.float64) for name, values in info.items() if name.startswith(TERMS)},
+            "num_serendipitous": (consumed & new & (popularity < answer.obvious[on, None])).sum(1),
+            "log_propensity": answer.log_chance[on],
+        }
+        for name, values in figures.items():
+            self._of(name)[lanes] += values
+        steps = self._sums["num_steps"][lanes]
         for count in FIRST:
-            self._add(f"reward_first_{count}", np.where(steps <= count, rewards, 0.0))
-        self._set("num_trips", np.asarray(info["trip"]) + 1)
-        self._set("num_days", np.asarray(info["day"]) - self._first_day)
-        self._expose(slate, consumed, kinds)
-        self._judge(answer.verdict)
-        lanes = np.flatnonzero(now)
+            self._of(f"reward_first_{count}")[lanes] += np.where(steps <= count, rewards, 0.0)
+        day = info["day"] - self._first_day[lanes]
+        self._of("num_trips")[lanes] = info["trip"] + 1
+        self._of("num_days")[lanes] = day
+        self._expose(lanes, slate, consumed, kinds)
+        self._judge(answer)
         self._slates.append(
             {
                 "lane": lanes.astype(np.int32),
-                "trip": np.asarray(info["trip"])[lanes].astype(np.int32),
-                "day": (np.asarray(info["day"]) - self._first_day)[lanes].astype(np.int32),
-                "reward": rewards[lanes].astype(np.float32),
-                "revenue": revenue[lanes].astype(np.float32),
-                "num_consumed": consumed.sum(1)[lanes].astype(np.int32),
-                "kinds": kinds[lanes].astype(np.int32),
+                "trip": info["trip"].astype(np.int32),
+                "day": day.astype(np.int32),
+                "reward": rewards.astype(np.float32),
+                "revenue": revenue.astype(np.float32),
+                "num_consumed": consumed.sum(1).astype(np.int32),
+                "kinds": kinds.astype(np.int32),
             }
         )
-        self._terminated |= now & np.asarray(answer.terminated, bool)
-        self.alive = now & ~(np.asarray(answer.terminated, bool) | np.asarray(answer.truncated, bool))
+        terminated = np.asarray(answer.terminated, bool)[on]
+        self._terminated[lanes] |= terminated
+        self.alive[lanes] = ~(terminated | np.asarray(answer.truncated, bool)[on])
 
-    def _expose(self, slate: Ints, consumed: Bools, kinds: Ints) -> None:
-        """Who was shown and taken: by item, by category, and by group of providers."""
-        now, num_items = self.playing, self._catalogue.num_items
-        shown = slate[now]
+    def _expose(self, lanes: Ints, slate: Ints, consumed: Bools, kinds: Ints) -> None:
+        """Who was shown [m, K] and taken: by item, by category, and by group of providers."""
+        num_items = self._catalogue.num_items
         weights = np.broadcast_to(self._attention, slate.shape)
-        self._items["shown"] += np.bincount(shown.reshape(-1), minlength=num_items)
+        self._items["shown"] += np.bincount(slate.reshape(-1), minlength=num_items)
         self._items["consumed"] += np.bincount(slate[consumed], minlength=num_items)
-        self._items["attention"] += np.bincount(shown.reshape(-1), weights[now].reshape(-1), num_items)
-        lanes = np.flatnonzero(now)
-        self._categories[lanes] += _by_lane(kinds[now], np.ones(shown.shape), self._categories.shape[1])
+        self._items["attention"] += np.bincount(slate.reshape(-1), weights.reshape(-1), num_items)
+        self._categories[lanes] += _by_lane(kinds, np.ones(slate.shape), self._categories.shape[1])
         for providers in self._catalogue.providers:
-            sums, codes = self._shares[providers.attribute], providers.codes[shown]
-            sums["attention"][lanes] += _by_lane(codes, weights[now], len(providers.labels))
-            sums["consumed"][lanes] += _by_lane(codes, consumed[now], len(providers.labels))
+            sums, codes = self._shares[providers.attribute], providers.codes[slate]
+            sums["attention"][lanes] += _by_lane(codes, weights, len(providers.labels))
+            sums["consumed"][lanes] += _by_lane(codes, consumed, len(providers.labels))
 
-    def _judge(self, verdict: Verdict | None) -> None:
+    def _judge(self, answer: Answer) -> None:
         """What the truth says of the lanes that began a visit."""
+        verdict = answer.verdict
         if verdict is None:
             return
-        lanes, num_items = verdict.lanes, self._catalogue.num_items
+        lanes, num_items = answer.rows[verdict.lanes], self._catalogue.num_items
         due, received = verdict.due(), verdict.received()
         gap = received - due
         figures = {
@@ -166,7 +169,7 @@ class Ledger:
             "exposure_relevance_sum": 2 * (received * due).sum(1),
         }
         for name, values in figures.items():
-            self._sums.setdefault(name, np.zeros(len(self.alive)))[lanes] += values
+            self._of(name)[lanes] += values
         items = verdict.items.reshape(-1)
         for name, values in (("wanted", verdict.wanted), ("relevance", verdict.relevance), ("due", due)):
             self._judged[name] += np.bincount(items, values.reshape(-1), num_items)
@@ -185,12 +188,9 @@ class Ledger:
             ):
                 sums[name][lanes] += _by_lane(codes, values, len(providers.labels))
 
-    def _add(self, name: str, values: npt.NDArray[Any]) -> None:
-        sums = self._sums.setdefault(name, np.zeros(len(self.alive)))
-        sums[self.alive] += values[self.alive]
-
-    def _set(self, name: str, values: npt.NDArray[Any]) -> None:
-        self._sums.setdefault(name, np.zeros(len(self.alive)))[self.alive] = values[self.alive]
+    def _of(self, name: str) -> Floats:
+        """[B] the sum called ``name``."""
+        return self._sums.setdefault(name, np.zeros(len(self.alive)))
 
     def episodes(self, lane_seeds: Ints) -> pd.DataFrame:
         """One row a lane."""
@@ -269,6 +269,11 @@ class Ledger:
         table = table.astype({name: np.int64 for name in whole})
         table.insert(0, "item", np.arange(len(table)))
         return table[(table["shown"] > 0) | (table["offered"] > 0)].reset_index(drop=True)
+
+
+def _of_lanes(key: str, values: Any, lanes: Bools) -> bool:
+    """Whether an entry of ``info`` says something of each lane, and is not the mask of another one."""
+    return not key.startswith("_") and len(np.shape(values)) > 0 and len(values) == len(lanes)
 
 
 def _revenue(info: dict[str, Any], quantity: Ints, slate: Ints, prices: Floats | None) -> Floats:

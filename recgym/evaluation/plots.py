@@ -79,7 +79,7 @@ def forest_plot(comparisons: Sequence[Comparison], reference: str, key: str) -> 
 
 def history_plot(history: pd.DataFrame, agents: Sequence[str], key: str) -> str:
     """Mean reward with its interval by how many trips the log holds of the user; one series an agent."""
-    groups = list(history["group"].cat.categories)
+    groups = list(history["group"].cat.remove_unused_categories().cat.categories)
     drawing, axes = figure(3.0)
     step = 0.7 / max(len(agents), 1)
     for at, agent in enumerate(agents):

@@ -241,12 +241,11 @@ def _episodes(traced: pd.DataFrame, order: list[str], currency: str | None) -> l
     found = []
     for agent in order:
         episode = traced[traced["agent"] == agent]
-        slates = [_slate(slate, currency) for _, slate in episode.groupby("step", sort=True)]
+        slates = [slate for _, slate in episode.groupby("step", sort=True)]
         taken = int(episode["consumed"].sum())
         summary = f"{taken} taken from {len(slates)} slate{'s' * (len(slates) != 1)}"
-        found.append(
-            ReplayEpisode(agent, summary, tuple(slates[:_REPLAYED_SLATES]), max(len(slates) - _REPLAYED_SLATES, 0))
-        )
+        shown = tuple(_slate(slate, currency) for slate in slates[:_REPLAYED_SLATES])
+        found.append(ReplayEpisode(agent, summary, shown, max(len(slates) - _REPLAYED_SLATES, 0)))
     return found
 
 

@@ -18,10 +18,12 @@ from recgym.errors import ActionError, AgentError
 from recgym.evaluation.catalogue import Catalogue
 from recgym.evaluation.judge import attention, judge
 from recgym.evaluation.ledger import Answer, Ledger
-from recgym.evaluation.metrics.arrays import Floats, Ints
+from recgym.evaluation.metrics.arrays import Bools, Floats, Ints
 from recgym.evaluation.trace import Trace
 from recgym.simulation.simulator import Simulator
 from recgym.simulation.state import State
+
+_SMALL = 32  # lanes that are not worth making fewer
 
 
 @dataclass(frozen=True)
@@ -68,34 +70,8 @@ def play(
         AgentError: the agent returned slates of the wrong shape.
         ActionError: the agent returned an invalid slate; names the agent, the lane and the reason.
     """
-    env = RecVectorEnv(
-        world=simulator.world,
-        scenario=simulator.scenario,
-        num_envs=len(users),
-        action_mode="slate",
-        observation=agent.observes,
-        strict=True,
-        autoreset_mode=AutoresetMode.NEXT_STEP,
-        device=simulator.device,
-        simulator=simulator,
-    )
-    try:
-        return _play(agent, env, simulator, users, lane_seeds, catalogue, num_traced, finished)
-    finally:
-        env.close()
-
-
-def _play(
-    agent: Agent,
-    env: RecVectorEnv,
-    simulator: Simulator,
-    users: Ints,
-    lane_seeds: Ints,
-    catalogue: Catalogue,
-    num_traced: int,
-    finished: Callable[[int], None],
-) -> Played:
-    lanes = len(users)
+    lanes, rows = len(users), np.arange(len(users))  # rows: of the users who are still on stage
+    env = _stage(simulator, agent, lanes)
     trace = Trace(num_traced, env.world, catalogue.prices)
     observations, info = env.reset(
         seed=[int(seed) for seed in lane_seeds], options={"users": users, "episodes": np.zeros(lanes, np.int64)}
@@ -103,30 +79,64 @@ def _play(
     ledger = Ledger(users, np.asarray(info["day"], np.int64).copy(), catalogue, attention(simulator))
     step = 0
     while ledger.alive.any():
-        context = ActContext(lane_seeds, np.full(lanes, step), env.slate_size, learning=agent.adapts)
+        playing = ledger.alive[rows]
+        if 2 * playing.sum() <= len(rows) > _SMALL:
+            env, observations = _without(env, agent, playing)
+            rows, playing = rows[playing], np.ones(int(playing.sum()), bool)
+        count = len(rows)
+        context = ActContext(lane_seeds[rows], np.full(count, step), env.slate_size, learning=agent.adapts)
         slates = agent.act(observations, context, env=env if agent.privileged else None)
-        if np.shape(slates) != (lanes, env.slate_size):
+        if np.shape(slates) != (count, env.slate_size):
             raise AgentError(
-                f"agent {agent.id!r} returned slates of shape {np.shape(slates)}, not {(lanes, env.slate_size)}"
+                f"agent {agent.id!r} returned slates of shape {np.shape(slates)}, not {(count, env.slate_size)}"
             )
         before, unsure = observations, _disagreement(simulator, env.state, slates)
         obvious = _obvious(env.state, catalogue, env.slate_size)
-        verdict = judge(simulator, env.state, slates, ledger.alive)
+        verdict = judge(simulator, env.state, slates, playing)
         chance = _log_chance(agent, observations, context, slates)
         try:
             observations, rewards, terminated, truncated, info = env.step(slates)
         except ActionError as error:
             raise ActionError(f"agent {agent.id!r}, slate {step} of the episodes: {error}") from error
-        ledger.record(Answer(rewards, terminated, truncated, info, obvious, chance, unsure, verdict))
+        ledger.record(Answer(rows, rewards, terminated, truncated, info, obvious, chance, unsure, verdict))
         if agent.adapts:
             told = (rewards, terminated, truncated, info)
             examined = env.scenario.observation.examined
-            agent.update(Transitions.of_step(before, slates, told, lanes=ledger.playing, examined=examined))
-        trace.record(step, ledger.playing, info)
+            agent.update(Transitions.of_step(before, slates, told, lanes=playing, examined=examined))
+        trace.record(step, rows, playing, info)
         step += 1
         finished(int(lanes - ledger.alive.sum()))
     return Played(
         ledger.episodes(lane_seeds), ledger.visits(), ledger.providers(), ledger.exposures(), trace.table(users)
+    )
+
+
+def _stage(simulator: Simulator, agent: Agent, lanes: int) -> RecVectorEnv:
+    return RecVectorEnv(
+        world=simulator.world,
+        scenario=simulator.scenario,
+        num_envs=lanes,
+        action_mode="slate",
+        observation=agent.observes,
+        strict=True,
+        autoreset_mode=AutoresetMode.NEXT_STEP,
+        device=simulator.device,
+        simulator=simulator,
+    )
+
+
+def _without(env: RecVectorEnv, agent: Agent, playing: Bools) -> tuple[RecVectorEnv, Any]:
+    """A smaller environment with the lanes that are ``playing`` [B], and what they observe: a lane is what it was.
+
+    The longest episodes of ninety days have several times the slates of the mean one: without this most of the work
+    would be for users whose episodes are over.
+    """
+    kept = torch.from_numpy(np.flatnonzero(playing))
+    state = env.get_state()
+    mark = state.pop("fingerprint")
+    smaller = _stage(env.simulator, agent, len(kept))
+    return smaller, smaller.set_state(
+        {"fingerprint": mark, **{name: tensor[kept.to(tensor.device)] for name, tensor in state.items()}}
     )
 
 

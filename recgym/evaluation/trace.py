@@ -21,9 +21,16 @@ class Trace:
         self._prices = prices
         self._pieces: list[pd.DataFrame] = []
 
-    def record(self, step: int, playing: npt.NDArray[np.bool_], info: dict[str, Any]) -> None:
-        """Adds the slates of one step, of the lanes that are ``playing`` [B]."""
-        lanes = np.flatnonzero(playing[: self._lanes])
+    def record(self, step: int, rows: Ints, playing: npt.NDArray[np.bool_], info: dict[str, Any]) -> None:
+        """Adds the slates of one step.
+
+        Args:
+            step: of the episodes.
+            rows: [n] lanes that ``info`` is of.
+            playing: [n] those whose episode goes on.
+            info: of the environment.
+        """
+        lanes = np.flatnonzero(playing & (rows < self._lanes))
         if not len(lanes):
             return
         slate = np.asarray(info["slate"], np.int64)[lanes]  # [n, K]
@@ -36,7 +43,7 @@ class Trace:
         self._pieces.append(
             pd.DataFrame(
                 {
-                    "lane": np.repeat(lanes, width),
+                    "lane": np.repeat(rows[lanes], width),
                     "step": step,
                     "trip": column("trip"),
                     "day": column("day"),

@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 
 from recgym.agents.protocol import make_agent
+from recgym.evaluation import rollout
 from recgym.evaluation.catalogue import Catalogue
 from recgym.evaluation.metrics import beyond_accuracy
 from recgym.evaluation.runner import evaluate
 from recgym.scenario import load_scenario
+from recgym.simulation.population import platform_world
 from recgym.worlds.world import World
 
 AGENTS = ("random", "popularity", "frequency", "greedy")
@@ -142,3 +144,27 @@ def test_revenue_is_what_is_paid(name: str, world: World) -> None:
     also = load_scenario(name, {**changes, "objective": {"terms": {"purchase": 1.0}}})
     told = evaluate(world, also, ["popularity"], users=20, seeds=1, progress=False)
     assert np.allclose(told["revenue"], rows["revenue"])
+
+
+def test_users_whose_episodes_are_over_take_no_part_and_change_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage grows smaller as episodes end; rows are those of a stage that everybody stays on, bit by bit."""
+    long = load_scenario("cold_start_users", {"episode.horizon_days": 60, "name": "long"})
+    online = make_agent("linucb", platform_world(world, long), adapt=True)
+    settings: dict[str, Any] = {"agents": {"frequency": "frequency", "greedy": "greedy", "learner": online}}
+    lanes: list[int] = []
+    smaller = rollout._without
+
+    def counting(env: Any, agent: Any, playing: Any) -> Any:
+        lanes.append(int(playing.sum()))
+        return smaller(env, agent, playing)
+
+    monkeypatch.setattr(rollout, "_without", counting)
+    monkeypatch.setattr(rollout, "_SMALL", 10**9)
+    whole = evaluate(world, long, users=40, seeds=1, progress=False, **settings)
+    assert not lanes
+    monkeypatch.setattr(rollout, "_SMALL", 4)
+    found = evaluate(world, long, users=40, seeds=1, progress=False, **settings)
+    assert len(lanes) > 3 and min(lanes) < 10
+    pd.testing.assert_frame_equal(whole, found, check_exact=True)

@@ -53,3 +53,15 @@ def test_history_groups_cover_every_user_once(rows: pd.DataFrame) -> None:
     assert set(table.loc[table["agent"] == "a", "value"]) == {3.0, 0.0}
     alike = metrics.by_history(rows.assign(history_trips=3))
     assert alike["group"].astype(str).tolist() == ["3", "3"]
+
+
+def test_history_groups_are_those_of_each_scenario(rows: pd.DataFrame) -> None:
+    """A platform may know all, or nothing, of the same users."""
+    blank = rows.assign(scenario="blank", history_trips=0)
+    table = metrics.by_history(pd.concat([rows, blank], ignore_index=True))
+    assert not table.duplicated(["scenario", "agent", "group"]).any()
+    assert set(table.loc[table["scenario"] == "blank", "group"].astype(str)) == {"0"}
+    assert table.groupby(["scenario", "agent"])["num_rows"].sum().tolist() == [2] * 4
+    alone = metrics.by_history(rows).astype({"group": str})
+    together = table[table["scenario"] == "default"].astype({"group": str}).reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, together)

@@ -370,11 +370,19 @@ def coverage(exposures: pd.DataFrame, num_items: int) -> pd.DataFrame:
 
 
 def by_history(rows: pd.DataFrame, *, seed: int = 0, draws: int = statistics.DRAWS) -> pd.DataFrame:
-    """Mean reward by how many trips the log holds of the user, in quarters of the users.
+    """Mean reward by how many trips the platform's log holds of the user, in quarters of the users of a scenario.
 
     Returns:
         columns scenario, agent, group (an ordered label such as ``12-40``), value, low, high, num_users, num_rows.
     """
+    tables = [_by_history(part, seed, draws) for _, part in rows.groupby("scenario", sort=False)]
+    order = dict.fromkeys(label for table in tables for label in table["group"].cat.categories)
+    table = pd.concat([table.astype({"group": str}) for table in tables], ignore_index=True)
+    return table.assign(group=pd.Categorical(table["group"], list(order), ordered=True))
+
+
+def _by_history(rows: pd.DataFrame, seed: int, draws: int) -> pd.DataFrame:
+    """``by_history`` of one scenario: what a platform knows of its users differs between scenarios."""
     trips = rows.drop_duplicates("user")["history_trips"]
     edges = np.unique(np.floor(np.quantile(trips, np.linspace(0, 1, NUM_HISTORY_GROUPS + 1))))
     lows, highs = edges[:-1] if len(edges) > 1 else edges, edges[1:] - 1 if len(edges) > 1 else edges
