@@ -48,7 +48,7 @@ def score(users: str, scenario: Scenario, gamma: float, seed: int, steps: int, e
     rows = np.arange(episodes) + 100
     seeds = derive_seeds(1_000 + seed, torch.from_numpy(rows)).numpy()
     simulator = Simulator(world, scenario, user_model=model)
-    return float(play(agent, simulator, rows, seeds, catalogue=Catalogue.of(world)).episodes["reward"].mean())
+    return float(play(agent, simulator, rows, seeds, catalogue=Catalogue.of(simulator)).episodes["reward"].mean())
 
 
 def compare(users: str, seeds: int, steps: int) -> dict[str, float]:
