@@ -49,6 +49,7 @@ def look_ahead(
     depth: int,
     copies: int = 1,
     luck: Literal["same", "fresh"] = "fresh",
+    days: int | None = None,
 ) -> Tensor:
     """The slates of whichever policy earns most when it is followed from here on, found by trying each on branches.
 
@@ -63,21 +64,23 @@ def look_ahead(
         depth: slates that a branch looks ahead.
         copies: branches a lane and policy with ``fresh`` luck, averaged; more of the ``same`` luck would all be alike.
         luck: see ``Simulator.branch``.
+        days: of simulated time after which a branch ends as well; None: only slates count. Slates alone make visits
+            that are far apart worth as much as frequent ones.
 
     Returns:
         int64 [B, K].
 
     Raises:
-        RecGymError: no policies, or ``depth`` or ``copies`` below 1.
+        RecGymError: no policies, or ``depth``, ``copies`` or ``days`` below 1.
     """
-    if not policies or depth < 1 or copies < 1:
+    if not policies or min(depth, copies, 1 if days is None else days) < 1:
         raise RecGymError(
-            f"look_ahead needs a policy, depth >= 1 and copies >= 1, got {len(policies)} policies, depth {depth} and "
-            f"{copies} copies"
+            f"look_ahead needs a policy, depth >= 1, copies >= 1 and days >= 1 or None, got {len(policies)} policies, "
+            f"depth {depth}, {copies} copies and {days} days"
         )
     lanes = torch.arange(len(state.seed), device=simulator.device)
     parts = [state.select(rows) for rows in lanes.split(max(_BRANCHES // copies, 1))]
-    return torch.cat([_best(simulator, part, policies, depth, copies, luck) for part in parts])
+    return torch.cat([_best(simulator, part, policies, depth, copies, luck, days) for part in parts])
 
 
 def _best(
@@ -87,12 +90,14 @@ def _best(
     depth: int,
     copies: int,
     luck: Literal["same", "fresh"],
+    days: int | None,
 ) -> Tensor:
     firsts, worths = [], []
     for policy in policies:
         branches = simulator.branch(state, copies, luck)
         earned = torch.zeros(len(branches.seed), dtype=torch.float64, device=simulator.device)
         alive = torch.ones(len(branches.seed), dtype=torch.bool, device=simulator.device)
+        begun = branches.visit.day.clone()
         for step in range(depth):
             slate = policy(simulator, branches)
             if step == 0:
@@ -100,6 +105,10 @@ def _best(
             branches, outcome = simulator.step(branches, slate, alive)
             earned += outcome.reward * alive
             alive = alive & ~(outcome.terminated | outcome.truncated)
+            if days is not None:
+                alive &= branches.visit.day - begun < days
+            if not alive.any():
+                break
         worths.append(earned.view(-1, copies).mean(dim=1))
     best = torch.stack(worths).argmax(dim=0)  # [B]
     return torch.stack(firsts)[best, torch.arange(len(best), device=best.device)]

@@ -121,8 +121,33 @@ def test_a_slate_holds_at_most_so_many_of_a_group(trap: Simulator) -> None:
     assert torch.equal(ranked(10, group)(trap, state), ranked(1)(trap, state))
 
 
-@pytest.mark.parametrize(("policies", "given"), [([], {}), ([ranked(1)], {"depth": 0}), ([ranked(1)], {"copies": 0})])
+def test_counting_days_tells_frequent_visits_from_rare_ones(simulate: Simulate, wants: Any) -> None:
+    class PutOff(wants):  # whoever buys bait stays away for a month
+        def transition(self, state: Any, slate: Any, response: Any, visit: Any) -> Any:
+            caught = (response.consumed & BAIT[slate.items]).any(dim=1)
+            return dataclasses.replace(state, mood=torch.where(caught, 1e-6, 0.0))
+
+        def away(self, state: Any, record: Any, uniforms: Tensor, hazard: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.where(state.mood > 0, 30, 1).to(torch.int32), torch.zeros(len(uniforms), dtype=torch.bool)
+
+    settings = {**OPEN, "episode": {"kind": "horizon", "max_slates": 1, "horizon_days": 1000}}
+    simulator = simulate(settings, PutOff(torch.where(BAIT, 1.0, 0.0)))
+    state = simulator.reset(torch.arange(20), torch.zeros(20, dtype=torch.int64))
+    choices = [ranked(10), policy(~BAIT)]
+    assert BAIT[look_ahead(simulator, state, choices, depth=8, copies=8)].all()
+    assert not BAIT[look_ahead(simulator, state, choices, depth=8, copies=8, days=8)].any()
+
+
+BAD: list[tuple[list[Policy], dict[str, int]]] = [
+    ([], {}),
+    ([ranked(1)], {"depth": 0}),
+    ([ranked(1)], {"copies": 0}),
+    ([ranked(1)], {"days": 0}),
+]
+
+
+@pytest.mark.parametrize(("policies", "given"), BAD)
 def test_bad_arguments(trap: Simulator, policies: list[Policy], given: dict[str, int]) -> None:
     state = trap.reset(torch.arange(2), torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(RecGymError, match="look_ahead needs a policy, depth >= 1 and copies >= 1"):
+    with pytest.raises(RecGymError, match="look_ahead needs a policy, depth >= 1, copies >= 1 and days"):
         look_ahead(trap, state, policies, **{"depth": 2, **given})
