@@ -29,7 +29,11 @@ def build(
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="Your own log: .csv, .tsv, .parquet, .jsonl, .inter, .zip.", show_default=False),
+        typer.Option(
+            "--from",
+            help="Your own log: .csv, .tsv, .parquet, .jsonl, .inter, .zip; or a data set's name.",
+            show_default=False,
+        ),
     ] = None,
     mapping: Annotated[
         str, typer.Option("--map", help="KEY=COLUMN,...: schema names (user, item, time, quantity ...) to columns.")

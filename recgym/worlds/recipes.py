@@ -100,7 +100,7 @@ def _merged(old: Any, new: dict[str, Any]) -> dict[str, Any]:
     return {**old, **{key: _merged(old.get(key), v) if isinstance(v, dict) else v for key, v in new.items()}}
 
 
-def own_recipe(name: str, files: LogFiles, log: Interactions, **changes: Any) -> Recipe:
+def own_recipe(name: str, files: LogFiles | None, log: Interactions, **changes: Any) -> Recipe:
     """The recipe of a world from a log of the user's own: what is rated and never bought is a rating log.
 
     Small logs keep more than the shipped recipes do: items of 5 users and users of 5 trips.

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import recgym
 from recgym.cli import app
-from recgym.commands.own import recipe_changes
+from recgym.commands.own import own_log, recipe_changes
 from recgym.commands.settings import parse_settings
 from recgym.user_models.preference.config import TrainingConfig
 from recgym.worlds.recipes import Recipe, movies
@@ -69,3 +69,21 @@ def test_settings_go_to_their_places_and_the_rest_of_the_recipe_stays() -> None:
 def test_a_world_needs_a_plain_name(recgym_home: Path, tmp_path: Path, name: tuple[str, ...]) -> None:
     assert "--from needs --name, a word" in run("build", "--from", table(tmp_path), "--map", MAP, *name)
     assert not (recgym_home / "worlds").exists()
+
+
+def test_a_data_set_is_named_in_place_of_a_file(recgym_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recgym.commands.own.load", lambda dataset: shop())
+    options = {"mapping": "", "items": None, "text": "", "layout": None, "time_unit": None, "max_users": None}
+    options |= {"licence": "not stated", "citation": "not stated"}
+    recipe, log = own_log("groceries", Path("instacart-sample"), options, {"min_item_users": 9})
+    assert (recipe.name, recipe.dataset, recipe.files, recipe.kind) == (
+        "groceries",
+        "instacart-sample",
+        None,
+        "purchase",
+    )
+    assert recipe.min_item_users == 9 and log.hash == shop().hash
+    given = ("--map", MAP, "--max-users", 5)
+    told = run("build", "--from", "instacart-sample", "--name", "shop", *given)
+    assert "reads by itself: leave out --map, --max-users" in told
+    assert "there is no file 'instacart-samples'" in run("build", "--from", "instacart-samples", "--name", "shop")
