@@ -94,7 +94,12 @@ class StateNetwork(nn.Module):
 
     def forward(self, user: Tensor, candidates: Tensor, *extra: Tensor) -> Tensor:
         """[B, outputs] of standardised users [B, D], candidates [B, M, F] and further features [B, extra]."""
-        return self.net(torch.cat([user, candidates.mean(dim=1), candidates.amax(dim=1), *extra], dim=1))
+        return self.net(torch.cat([state_summary(user, candidates), *extra], dim=1))
+
+
+def state_summary(user: Tensor, candidates: Tensor) -> Tensor:
+    """What a ``StateNetwork`` reads of a state, [B, D + 2 F]."""
+    return torch.cat([user, candidates.mean(dim=1), candidates.amax(dim=1)], dim=1)
 
 
 class RankNetwork(nn.Module):

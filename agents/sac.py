@@ -14,6 +14,7 @@ standardised once.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
@@ -28,7 +29,7 @@ from torch.nn.functional import softplus
 from recgym.adapters.plackett_luce import PassThrough
 from recgym.adapters.ranking import RankedVecEnv
 from recgym.adapters.sb3 import SB3VecEnv
-from recgym.agents.networks import RankNetwork, SlateScorer, Standardise, StateNetwork
+from recgym.agents.networks import RankNetwork, SlateScorer, Standardise, StateNetwork, state_summary
 from recgym.agents.sb3 import EPISODES_AVERAGED, OffPolicyConfig, SB3Agent, SharedReplayBuffer
 from recgym.agents.search import Search
 from recgym.envs.actions import linear_scores
@@ -93,11 +94,14 @@ class RankCritics(nn.Module):
         u, c = first.standardised(user, candidates)  # scaled alike in both critics
         scores = linear_scores(actions, candidates) if self.by_weights else actions
         shown = soft_top(scores, self.slate_size, candidates[:, :, self.before] > 0)
-        out = []
-        item: Any
-        for item, state in zip(self.items, self.states, strict=True):
-            out.append(state(u, c) + (shown * item.of_standardised(u, c)).sum(1, keepdim=True))
-        return tuple(out)
+        # The actor's gradient goes through what is shown alone: values of items and states know no actions.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not actions.requires_grad):
+            state = state_summary(u, c)
+            values = [(one.net(state), item.of_standardised(u, c)) for one, item in self._pairs()]
+        return tuple(value + (shown * items).sum(1, keepdim=True) for value, items in values)
+
+    def _pairs(self) -> Iterator[tuple[Any, Any]]:
+        return zip(self.states, self.items, strict=True)
 
     def set_training_mode(self, mode: bool) -> None:
         """SB3's name for ``train``."""

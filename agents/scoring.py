@@ -88,7 +88,7 @@ class ScoringAgent(Agent):
     ) -> NDArray[np.int64]:
         """See ``Agent.act``."""
         seen = [as_tensor(observations[key]) for key in OBSERVED]
-        scores = self.models["response"].by_blocks(self._batch(*seen))
+        scores = self.models["response"].scores_by_block(self._batch(*seen))
         return top_slate(context.slate_size, not_shown(self.world, observations), scores)
 
     def train(

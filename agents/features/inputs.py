@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recgym.agents.features.columns import Fusion, FusionMode, Ids, Numeric
+from recgym.agents.protocol import by_block
 
 CONTEXT = ("own_count", "own_recency", "shown")  # candidate features about the pair, not the item alone
 
@@ -30,14 +31,6 @@ class Batch:
     def select(self, rows: Tensor) -> Self:
         """The users at ``rows`` (int64 or bool)."""
         return type(self)(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
-
-    def padded(self, count: int) -> Self:
-        """With users of zeros added, up to ``count``."""
-        missing = count - len(self)
-        tensors = (getattr(self, field.name) for field in fields(self))
-        return (
-            self if not missing else type(self)(*(torch.cat([t, t.new_zeros(missing, *t.shape[1:])]) for t in tensors))
-        )
 
     def without_ids(self, share: float, generator: torch.Generator) -> Self:
         """A random ``share`` of the users and items made unknown, so that the vectors for unknown ones are learned."""
@@ -86,14 +79,10 @@ class ScoringModel(nn.Module):
         return scores
 
     @torch.no_grad()
-    def by_blocks(self, batch: Batch, lanes: int = 32) -> Tensor:
-        """``forward`` in blocks of ``lanes`` users.
-
-        float32 products round differently with the number of rows; with one shape for all calls, a user has bitwise
-        the same scores alone and in any batch.
-        """
-        blocks = [batch.select(rows) for rows in torch.arange(len(batch)).split(lanes)]
-        return torch.cat([self(block.padded(lanes))[: len(block)] for block in blocks])
+    def scores_by_block(self, batch: Batch) -> Tensor:
+        """``forward``, so that a user has the same scores in any batch; see ``by_block``."""
+        columns = [getattr(batch, field.name) for field in fields(batch)]
+        return by_block(lambda *block: self(Batch(*block)), *columns)
 
 
 class ItemTokens(nn.Module):
