@@ -323,7 +323,8 @@ def calibrate(agent: NetworkAgent, env: RecVectorEnv) -> None:
     """Sets the feature scaling in the agent's network from a few random slates in each lane of ``env``.
 
     A network that learns from other slates than it will fill (of one item, or the neighbours of a noisy proposal) is
-    deaf to what a trip has come to so far: ten items bought on one slate are a state that it never met.
+    deaf to what a trip has come to so far: ten items bought on one slate are a state that it never met. The share of
+    the horizon that has elapsed, of which a few slates see the beginning only, keeps its whole range within the clip.
     """
     observations, _ = env.reset(seed=segment_seed(agent.seed, -1))
     users, candidates = [], []
@@ -334,12 +335,16 @@ def calibrate(agent: NetworkAgent, env: RecVectorEnv) -> None:
         candidates.append(features.flatten(0, 1).clone())
         observations = env.step(_random_actions(env, generator))[0]
     rows = {"user_norm": torch.cat(users), "candidate_norm": torch.cat(candidates)}
-    of_trips = [i for i, name in enumerate(USER_FEATURES(agent.world)) if name.startswith(_OF_TRIPS)]
+    names = USER_FEATURES(agent.world)
+    of_trips, elapsed = [i for i, name in enumerate(names) if name.startswith(_OF_TRIPS)], names.index("elapsed")
     for name, module in agent.network.named_modules():
         kind = name.rpartition(".")[2]
         if isinstance(module, Standardise):
             module.calibrate(rows[kind])
-            if kind == "user_norm" and agent.action_mode in ("item", "proto"):
+            if kind != "user_norm":
+                continue
+            module.scale[elapsed].clamp_(max=module.clip)
+            if agent.action_mode in ("item", "proto"):
                 module.scale[of_trips] = 0.0
 
 
