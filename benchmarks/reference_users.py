@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 import numpy as np
 import scipy.stats
@@ -86,9 +87,10 @@ def rule(users: str, name: str, episodes: int = 200) -> float:
 def compare(users: str, seeds: int, steps: int, episodes: int = 200) -> dict[str, float]:
     """Far-sighted less myopic, with its interval over seeds; ``won`` is the number of seeds with a gain."""
     scenario, gamma = SETTINGS[users]
-    pairs = np.array(
-        [[score(users, scenario, g, seed, steps, episodes) for g in (gamma, 0.0)] for seed in range(seeds)]
-    )
+    pairs = np.zeros((seeds, 2))
+    for seed in range(seeds):
+        pairs[seed] = [score(users, scenario, g, seed, steps, episodes) for g in (gamma, 0.0)]
+        print(f"{users}, seed {seed}: {pairs[seed, 0]:.2f} far-sighted, {pairs[seed, 1]:.2f} myopic", file=sys.stderr)
     gain = pairs[:, 0] - pairs[:, 1]
     half = scipy.stats.t.ppf(0.975, seeds - 1) * gain.std(ddof=1) / np.sqrt(seeds) if seeds > 1 else float("nan")
     far, near = pairs.mean(0)
