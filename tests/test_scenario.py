@@ -14,7 +14,7 @@ import yaml
 
 from recgym.errors import ScenarioError, UnknownNameError
 from recgym.registration import SCENARIOS
-from recgym.scenario import Behaviour, Scenario, Section, load_scenario
+from recgym.scenario import Behaviour, Scenario, Section, before_arrivals, load_scenario
 
 
 @pytest.mark.parametrize("name", SCENARIOS.names())
@@ -68,6 +68,28 @@ CASES = [
     ("tags: [2024-01-01]", 2, "tags.0: input should be a valid string, got datetime.date(2024, 1, 1)"),
     ("tags: &a [*a]", 2, "tags.0: anchors and aliases are not supported"),
     ("name: again", 2, "name: given twice, first in line 1"),
+    (
+        "objective:\n  terms:\n    harm: 1",
+        4,
+        "objective.terms.harm: a weight must be at most 0, for less of it is better",
+    ),
+    ("users:\n  history: {all: 0.5}", 3, "users.history: shares lie in 0..1 and add up to 1, got {'all': 0.5}"),
+    (
+        "constraints:\n  - {term: harm, at_most: 0.1}\n  - {term: harm, at_least: 0.3}",
+        4,
+        "constraints.1: contradiction: harm cannot be at least 0.3 and at most 0.1",
+    ),
+    ("constraints:\n  - {term: harm, at_most: -1}", 3, "constraints.0: contradiction: harm is always 0 or more"),
+    ("env:\n  train_world: a", 3, "env.train_world: is 'a': env.world must say where agents are scored"),
+    (
+        "actions:\n  candidates:\n    own: 30\n    new: 10",
+        5,
+        "actions.candidates.new: is 10, but items.arrivals.share is 0: there are no new items",
+    ),
+    ("actions:\n  promotions:\n    slots: 11", 4, "actions.promotions.slots: 11 exceeds slate_size 10"),
+    ("behaviour:\n  delay:\n    share: 0.5", 4, "behaviour.delay.share: needs episodes of several trips"),
+    ("episode: {horizon_days: 0}", 2, "episode.horizon_days: input should be greater than or equal to 1, got 0"),
+    ("evaluation: {users: 0}", 2, "evaluation.users: input should be greater than or equal to 1, got 0"),
     ("env: {world: ]}", 2, "not YAML: expected the node content"),
     ("tags: !!python/object:os.system x", 2, "not YAML: could not determine a constructor"),
 ]
@@ -139,6 +161,16 @@ def test_overrides_replace_terms_as_a_whole() -> None:
 def test_bad_overrides_are_named(overrides: dict[str, Any]) -> None:
     with pytest.raises(ScenarioError, match=re.escape("overrides: behaviour.liftt: unknown key. Did you mean 'lift'?")):
         load_scenario("default", overrides)
+
+
+def test_what_an_override_changed_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nbehaviour:\n  lift: 1\n  patience: 0.2\nobjective: {terms: {purchase: 1}}\n")
+    changed = load_scenario(path, {"behaviour.lift": 0.5, "objective": {"terms": {"revenue": 1}}, "name": "other"})
+    assert changed.at("behaviour.lift") == "overrides: behaviour.lift"
+    assert changed.at("objective.terms.revenue") == "overrides: objective.terms.revenue"
+    assert changed.at("behaviour.patience") == f"{path}:4: behaviour.patience"
+    assert load_scenario(path).at("behaviour.lift") == f"{path}:3: behaviour.lift"
 
 
 def test_hash_follows_content() -> None:
@@ -238,3 +270,12 @@ def test_bad_chains_name_the_file_that_is_wrong(tmp_path: Path, mine: str, base:
         load_scenario(path)
     assert f"{tmp_path / at}: " in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_agents_learn_before_new_items_arrive() -> None:
+    scenario = load_scenario("cold_start_items")
+    school = before_arrivals(scenario)
+    now, then = scenario.actions.candidates, school.actions.candidates
+    assert (now.new, then.new, then.popular) == (20, 0, now.popular + 20)
+    assert school.items == scenario.items and school.model_copy(update={"actions": scenario.actions}) == scenario
+    assert before_arrivals(load_scenario("default")) == load_scenario("default")

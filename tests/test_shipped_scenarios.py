@@ -11,11 +11,13 @@ from gymnasium.vector import AutoresetMode
 import recgym
 from recgym.agents import ActContext, Agent, make_agent
 from recgym.agents.protocol import agent_class, parse_config
+from recgym.agents.training import training_env
 from recgym.envs.vector import RecVectorEnv
 from recgym.errors import ScenarioError
 from recgym.registration import AGENTS, SCENARIOS
 from recgym.scenario import Scenario, load_scenario
 from recgym.simulation.fit import fitting_scenarios
+from recgym.simulation.population import platform_world
 from recgym.testing.worlds import tiny_world
 from recgym.worlds.world import World
 
@@ -67,12 +69,44 @@ def test_shipped_scenarios_are_evaluated(name: str, worlds: dict[str, World]) ->
     assert np.isfinite(rows["reward"]).all()
 
 
-def test_an_evaluation_refuses_a_scenario_before_anything_runs(worlds: dict[str, World], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("users:\n  group_by: [income]", 3, "users.group_by: users of world 'tiny' have no attribute 'income'"),
+        ("users: {group_by: [gender]}", 2, "users.group_by: level 'F' of 'gender' has .* users.min_group 50: too few"),
+        ("items:\n  provider: maker", 3, "items.provider: items of world 'tiny' have no attribute 'maker'"),
+        ("objective:\n  terms:\n    unfairness: -1", 4, "objective.terms.unfairness: .* needs items.provider"),
+        ("objective: {terms: {purchase: -1}}", 2, "objective.terms.purchase: a weight must be at least 0"),
+        ("evaluation: {users: 0}", 2, "evaluation.users: input should be greater than or equal to 1"),
+        ("episode: {horizon_days: 0}", 2, "episode.horizon_days: input should be greater than or equal to 1"),
+        ("constraints: [{term: coverage, at_least: 2}]", 2, "constraints.0: contradiction: coverage is always in 0..1"),
+        ("extends: mine.yaml", 2, "extends: scenarios extend each other in a circle"),
+        ("env:\n  world: ecommerce", 3, "env.world: scenario 'mine' is made for world 'ecommerce', not for 'tiny'"),
+    ],
+)
+def test_an_evaluation_refuses_a_scenario_before_anything_runs(
+    text: str, line: int, message: str, worlds: dict[str, World], tmp_path: Path
+) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("name: mine\nusers:\n  group_by: [income]\n")
-    with pytest.raises(ScenarioError, match=f"{path}:3: users.group_by: .* no attribute 'income'"):
+    path.write_text(f"name: mine\n{text}\n")
+    with pytest.raises(ScenarioError, match=f"^{path}:{line}: {message}"):
         recgym.evaluate(worlds["purchase"], path, ("random",), users=2, out=tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_agents_are_trained_before_new_items_arrive(worlds: dict[str, World]) -> None:
+    """Of the items of cold_start_items that no log has seen, no training sees any either; an evaluation does."""
+    world, scenario = at_home("cold_start_items", worlds)
+    cls = agent_class("scorer")
+    agent = cls(platform_world(world, scenario), parse_config(cls, {"num_envs": 32}))
+    shown = {}
+    for name, env in (
+        ("training", training_env(agent, world, scenario)),
+        ("evaluation", RecVectorEnv(world, scenario, num_envs=32, observation=("candidate_items",))),
+    ):
+        observations, _ = env.reset(seed=0)
+        shown[name] = env.simulator.population.new[np.asarray(observations["candidate_items"])].sum(axis=1)
+    assert (shown["training"] == 0).all() and (shown["evaluation"] >= 10).all()
 
 
 def ready(name: str, env: RecVectorEnv, world: World, scenario: Scenario) -> Agent:

@@ -15,7 +15,14 @@ _ROW = 0.42  # inches
 
 
 def curves_plot(
-    curves: pd.DataFrame, agents: Sequence[str], key: str, *, across: str, up: str, labels: tuple[str, str]
+    curves: pd.DataFrame,
+    agents: Sequence[str],
+    key: str,
+    *,
+    across: str,
+    up: str,
+    labels: tuple[str, str],
+    share: bool = True,
 ) -> str:
     """A line an agent.
 
@@ -24,8 +31,9 @@ def curves_plot(
         agents: those to draw, at most as many as there are colours.
         key: keeps the figure's ids apart from others.
         across: column of the horizontal axis.
-        up: column of the vertical axis, a share.
+        up: column of the vertical axis.
         labels: of the axes.
+        share: whether it is a share.
     """
     drawing, axes = figure(2.9)
     shown = list(agents)[: len(SERIES)]
@@ -46,7 +54,8 @@ def curves_plot(
         )
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    if share:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.tick_params(length=0)
     axes.grid(axis="y")
     legend(drawing, axes, len(shown))

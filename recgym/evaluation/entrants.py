@@ -14,7 +14,7 @@ import pandas as pd
 
 from recgym.agents.online import CURVE
 from recgym.agents.protocol import MANIFEST, Agent, agent_class, make_agent
-from recgym.agents.training import RUN, trained
+from recgym.agents.training import RUN, cache_directory, trained
 from recgym.errors import AgentError, RecGymError
 from recgym.evaluation.progress import Progress
 from recgym.registration import AGENTS
@@ -54,30 +54,34 @@ class Entrant:
                 str(self.source),
                 world,
                 scenario,
-                config=None if train_steps is None else {"total_steps": train_steps},
+                config=_budget(train_steps),
                 progress=lambda done, total: progress(f"training {self.label}", done, total),
             )
         return make_agent(self.source, platform_world(world, scenario))
 
-    def curve(self, scenario: Scenario) -> pd.DataFrame:
-        """Reward while the agent of a run directory was trained in ``scenario``, or no rows.
+    def curve(self, world: World, scenario: Scenario, *, train_steps: int | None) -> pd.DataFrame:
+        """Reward while the agent was trained in ``scenario``, or no rows; arguments as ``agent``.
 
         Returns:
             columns scenario, agent, steps (slates shown), reward (mean of the latest training episodes).
         """
         empty = pd.DataFrame(columns=["scenario", "agent", "steps", "reward"])
-        if not isinstance(self.source, Path):
+        if isinstance(self.source, Path):
+            directory = self.source
+        elif self.must_train:
+            directory = cache_directory(str(self.source), world, scenario, config=_budget(train_steps))
+        else:
             return empty
-        record = self.source / RUN
-        if not record.is_file() or not any(self.source.glob("events.out.tfevents.*")):
+        record = directory / RUN
+        if not record.is_file() or not any(directory.glob("events.out.tfevents.*")):
             return empty
-        if json.loads(record.read_text(encoding="utf-8"))["scenario"]["name"] != scenario.name:
+        if (json.loads(record.read_text(encoding="utf-8"))["scenario"] or {}).get("name") != scenario.name:
             return empty
         from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
             EventAccumulator,
         )
 
-        events = EventAccumulator(str(self.source)).Reload()
+        events = EventAccumulator(str(directory)).Reload()
         if CURVE not in events.Tags()["scalars"]:
             return empty
         # What a resumed training repeated is there twice: the later one counts.
@@ -91,6 +95,11 @@ class Entrant:
         if isinstance(self.source, Agent):
             return {"object": f"{type(self.source).__module__}:{type(self.source).__qualname__}"}
         return {"run": str(self.source)} if isinstance(self.source, Path) else {"name": self.source}
+
+
+def _budget(train_steps: int | None) -> dict[str, int] | None:
+    """The settings of a learner given by name."""
+    return None if train_steps is None else {"total_steps": train_steps}
 
 
 def entrants(agents: Sequence[AgentLike] | Mapping[str, AgentLike] | AgentLike) -> list[Entrant]:

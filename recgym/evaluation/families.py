@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from recgym.evaluation.measures import titles
+from recgym.evaluation.metrics.cold_start import HISTORY_GROUPS
 from recgym.evaluation.metrics.rows import FAMILIES
 from recgym.evaluation.statistics import Estimate
 from recgym.evaluation.summary import ScenarioSummary
+from recgym.simulation.population import UNKNOWN
 
+BY_LEVEL = ("reward", "reward_per_step", "ndcg")  # told by how many purchases of a user the platform knows
 COLD = ("reward", "hit_rate", "precision_true", "recall", "ndcg", "mrr", "regret", "behind_5", "discoveries")
 
 
@@ -49,9 +52,22 @@ def families(part: ScenarioSummary) -> list[Family]:
         found.append(
             _table(f"{group.capitalize()} users", f"Users of whom the platform knows {who} purchases.", mine, order)
         )
-    gaps = table[(table["family"] == "user fairness") & table["by_chance"].notna()]
+    levels = table[(table["family"] == "cold start") & table["group"].isin(list(HISTORY_GROUPS))]
+    if {"0"} < set(levels["group"]):  # the scenario cuts what is known of users
+        for metric in BY_LEVEL:
+            title, meaning = titles()[metric]
+            by_level = _of_groups(levels[levels["metric"] == metric])
+            found.append(_table(f"By purchases known: {title}", meaning, by_level, order))
+    of_users = table[table["family"] == "user fairness"]
+    gaps = of_users[of_users["by_chance"].notna()]
     for attribute, mine in gaps.groupby("group", sort=False):
-        note = "In brackets the interval; after it what shuffled labels show, since a maximum is biased upward."
+        by_group = _of_groups(of_users[of_users["metric"] == f"reward by {attribute}"])
+        note = f"Mean over the users of each group; {UNKNOWN} is reported, but part of no gap."
+        found.append(_table(f"Reward of users by {attribute}", note, by_group, order))
+        note = (
+            "In brackets the interval; then what shuffled labels show, since a maximum is biased upward, and the "
+            "chance of a gap as large under them."
+        )
         found.append(_table(f"Fairness to users by {attribute}", note, mine, order, chance=True))
     fair = table[table["family"] == "provider fairness"]
     for attribute, mine in fair.groupby("group", sort=False):
@@ -60,6 +76,11 @@ def families(part: ScenarioSummary) -> list[Family]:
         note = "Of single items, and of the slates' candidates." if whole else "Of groups of items."
         found.append(_table(title, note, mine, order))
     return [family for family in found if family.rows]
+
+
+def _of_groups(table: pd.DataFrame) -> pd.DataFrame:
+    """Lines of one metric with the groups in place of metrics, to become columns."""
+    return table.assign(metric=table["group"])
 
 
 def _table(title: str, note: str, table: pd.DataFrame, order: list[str], *, chance: bool = False) -> Family:
@@ -81,7 +102,10 @@ def _table(title: str, note: str, table: pd.DataFrame, order: list[str], *, chan
 def _cell(row: object, chance: bool) -> str:
     value, low, high, by_chance = (getattr(row, name) for name in ("value", "low", "high", "by_chance"))
     text = interval(Estimate(value, low, high, 0, 0))
-    return f"{text} / {number(by_chance)}" if chance else text
+    if not chance:
+        return text
+    p_value = getattr(row, "p_value", float("nan"))
+    return f"{text} / {number(by_chance)}" + (f", p {p_value:.3f}" if p_value == p_value else "")
 
 
 def number(value: float | None) -> str:

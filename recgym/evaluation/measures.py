@@ -16,7 +16,7 @@ from recgym.evaluation.metrics.beyond_accuracy import catalogue_coverage, gini
 from recgym.evaluation.metrics.provider_fairness import unequal_attention
 from recgym.evaluation.metrics.rows import METRICS, Metric, term_metrics
 from recgym.evaluation.metrics.user_fairness import GroupGap
-from recgym.evaluation.metrics.visits import retention_curves, with_reference, with_visits
+from recgym.evaluation.metrics.visits import curves_over_time, retention_curves, with_reference, with_visits
 from recgym.evaluation.statistics import Estimate
 
 COLUMNS = [
@@ -38,12 +38,15 @@ class Measures:
         left_out: scenario, metric and reason.
         exposure: scenario, agent, attribute, group, value, low, high, relevance, consumed: shares of each.
         retention: scenario, agent, day, retained: share of users who visit on that day or later; see ``retention``.
+        over_time: scenario, agent, figure, day, value, low, high: what an episode earns a day; see
+            ``curves_over_time``.
     """
 
     table: pd.DataFrame
     left_out: list[dict[str, str]] = field(default_factory=list)
     exposure: pd.DataFrame = field(default_factory=pd.DataFrame)
     retention: pd.DataFrame = field(default_factory=pd.DataFrame)
+    over_time: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def measure(directory: Path, manifest: Mapping[str, Any], *, seed: int = 0, draws: int = 1_000) -> Measures:
@@ -58,7 +61,7 @@ def measure(directory: Path, manifest: Mapping[str, Any], *, seed: int = 0, draw
     rows = pd.read_parquet(directory / "rows.parquet")
     users = pd.read_parquet(directory / "users.parquet")
     parts, found = [], Measures(pd.DataFrame())
-    exposures, curves = [], []
+    exposures, curves, courses = [], [], []
     for scenario, mine in rows.groupby("scenario", sort=False):
         only = [("scenario", "==", scenario)]
         episode = manifest["configuration"]["scenarios"][scenario]["episode"]
@@ -69,6 +72,7 @@ def measure(directory: Path, manifest: Mapping[str, Any], *, seed: int = 0, draw
             known.append(with_visits(one, visits, horizon))
             if horizon is not None:
                 curves.append(retention_curves(one, visits, horizon))
+                courses.append(curves_over_time(one, visits, horizon, seed=seed, draws=draws))
         parts.append(_of_rows(with_reference(pd.concat(known)), found, seed, draws))
         items = pd.read_parquet(directory / "items.parquet", filters=only)
         parts.append(_of_items(mine, items, manifest["configuration"]["world"]["num_items"]))
@@ -82,6 +86,7 @@ def measure(directory: Path, manifest: Mapping[str, Any], *, seed: int = 0, draw
     found.table = pd.concat([part for part in parts if len(part)], ignore_index=True).reindex(columns=COLUMNS)
     found.exposure = pd.concat(exposures, ignore_index=True) if any(map(len, exposures)) else pd.DataFrame()
     found.retention = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
+    found.over_time = pd.concat(courses, ignore_index=True) if courses else pd.DataFrame()
     return found
 
 

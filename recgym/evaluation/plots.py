@@ -77,8 +77,18 @@ def forest_plot(comparisons: Sequence[Comparison], reference: str, key: str) -> 
     return svg(drawing, f"Difference of each agent from {reference}", f"{key}-{reference}")
 
 
-def history_plot(history: pd.DataFrame, agents: Sequence[str], key: str) -> str:
-    """Mean reward with its interval by how many trips the log holds of the user; one series an agent."""
+TRIPS = "trips of the user in the log (quarters of the users)"
+
+
+def history_plot(history: pd.DataFrame, agents: Sequence[str], key: str, across: str = TRIPS) -> str:
+    """Mean reward with its interval by how much is known of the user; one series an agent.
+
+    Args:
+        history: columns agent, group (categorical, in order), value, low, high.
+        agents: those to draw.
+        key: keeps the figure's ids apart from others.
+        across: what the groups are.
+    """
     groups = list(history["group"].cat.remove_unused_categories().cat.categories)
     drawing, axes = figure(3.0)
     step = 0.7 / max(len(agents), 1)
@@ -91,7 +101,7 @@ def history_plot(history: pd.DataFrame, agents: Sequence[str], key: str) -> str:
             places, part["value"], color=colour, marker=MARKERS[at % len(MARKERS)], s=20, label=agent, zorder=3
         )
     axes.set_xticks(range(len(groups)), groups)
-    axes.set_xlabel("trips of the user in the log (quarters of the users)")
+    axes.set_xlabel(across)
     axes.set_ylabel("reward of an episode")
     axes.tick_params(length=0)
     axes.grid(axis="y")

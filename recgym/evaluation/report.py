@@ -14,6 +14,7 @@ import pandas as pd
 from recgym.evaluation import charts, plots, table
 from recgym.evaluation.families import families, interval, number
 from recgym.evaluation.metrics import METRICS, Metric
+from recgym.evaluation.metrics.cold_start import HISTORY_GROUPS
 from recgym.evaluation.store import TRAINING, atomically, write_json
 from recgym.evaluation.summary import ScenarioSummary, Summary, summarise_run
 
@@ -146,7 +147,8 @@ def _section(
         ],
         "reward_plot": plots.reward_plot(part.lines, part.scenario),
         "forests": [(name, plots.forest_plot(part.versus(name), name, part.scenario)) for name in part.references],
-        "history_plot": plots.history_plot(part.history, _leaders(part), part.scenario),
+        "history_plot": _history_plot(part),
+        "about": {key: part.about.get(key) for key in ("question", "description", "metrics", "reference")},
         "figures": list(_figures(part, order)),
         "families": families(part),
         "learning_plot": plots.learning_plot(mine, _levels(part), part.scenario) if len(mine) else None,
@@ -155,6 +157,19 @@ def _section(
             for user, mine in (traced.groupby("user", sort=False) if len(traced) else ())
         ],
     }
+
+
+def _history_plot(part: ScenarioSummary) -> str:
+    """By trips in the log or, where the scenario cuts what is known of users, by the purchases that are left."""
+    scores = part.measures
+    if len(scores):
+        levels = scores[(scores["family"] == "cold start") & (scores["metric"] == "reward")]
+        levels = levels[levels["group"].isin(list(HISTORY_GROUPS))]
+        if {"0"} < set(levels["group"]):
+            ordered = levels.assign(group=pd.Categorical(levels["group"], list(HISTORY_GROUPS), ordered=True))
+            across = "purchases of the user that the platform knows"
+            return plots.history_plot(ordered, _leaders(part), part.scenario, across)
+    return plots.history_plot(part.history, _leaders(part), part.scenario)
 
 
 def _figures(part: ScenarioSummary, order: list[str]) -> Iterator[tuple[str, str, str]]:
@@ -173,6 +188,20 @@ def _figures(part: ScenarioSummary, order: list[str]) -> Iterator[tuple[str, str
             "Share of users who visit on that day of the episode or later.",
             charts.curves_plot(
                 part.retention, some, key, across="day", up="retained", labels=("day", "still visiting")
+            ),
+        )
+    for figure in part.over_time["figure"].unique() if len(part.over_time) else ():
+        yield (
+            f"{figure.capitalize()} over time",
+            f"{figure.capitalize()} a day in each tenth of the horizon, 95% bands; who has left earns nothing.",
+            charts.curves_plot(
+                part.over_time[part.over_time["figure"] == figure],
+                some,
+                f"{key}-{figure}",
+                across="day",
+                up="value",
+                labels=("day", f"{figure} of a day"),
+                share=False,
             ),
         )
     if part.transfer:

@@ -150,7 +150,11 @@ def _run(plan: Plan, store: RunDirectory | None, workers: int, report: Progress,
     tables = [catalogue.user_table(plan.users).assign(scenario=name) for name, catalogue in catalogues.items()]
     write_parquet(store.path / "users.parquet", pd.concat(tables, ignore_index=True))
     rows = _merge(store, work)
-    curves = [entrant.curve(scenario) for scenario in plan.scenarios for entrant in plan.entrants]
+    curves = []
+    for scenario in plan.scenarios:
+        where = plan.world if plan.home is None else plan.home
+        there = scenario if plan.home is None else scenario_at_home(scenario, plan.home)
+        curves += [entrant.curve(where, there, train_steps=plan.train_steps) for entrant in plan.entrants]
     if any(len(curve) for curve in curves):
         write_parquet(store.path / TRAINING, pd.concat([curve for curve in curves if len(curve)]))
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ class ScenarioSummary:
     measures: pd.DataFrame = field(default_factory=pd.DataFrame)  # every metric that applies; see ``Measures``
     exposure: pd.DataFrame = field(default_factory=pd.DataFrame)  # shares of groups of providers
     retention: pd.DataFrame = field(default_factory=pd.DataFrame)  # agent, day, retained
+    over_time: pd.DataFrame = field(default_factory=pd.DataFrame)  # agent, figure, day, value, low, high
+    about: Mapping[str, Any] = field(default_factory=dict)  # the scenario as it was resolved
     left_out: tuple[dict[str, str], ...] = ()  # metric and reason
     transfer: tuple[Transfer, ...] = ()  # where the agents were trained in another world
 
@@ -106,6 +108,7 @@ class Summary:
                     "left_out": [{"metric": one["metric"], "reason": one["reason"]} for one in part.left_out],
                     "exposure": records(part.exposure.drop(columns=["scenario"], errors="ignore")),
                     "retention": records(part.retention),
+                    "over_time": records(part.over_time),
                     "transfer": [one.to_dict() for one in part.transfer],
                 }
                 for part in self.scenarios
@@ -174,6 +177,8 @@ def summarise(
                 measures=_of_scenario(found.table, name),
                 exposure=_of_scenario(found.exposure, name),
                 retention=_of_scenario(found.retention, name).drop(columns=["scenario"], errors="ignore"),
+                over_time=_of_scenario(found.over_time, name).drop(columns=["scenario"], errors="ignore"),
+                about=(manifest or {}).get("configuration", {}).get("scenarios", {}).get(name, {}),
                 left_out=tuple(one for one in found.left_out if one["scenario"] == name),
                 transfer=tuple(transfer),
             )

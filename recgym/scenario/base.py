@@ -13,6 +13,15 @@ def assumed(default: float | str, description: str, reference: str, **bounds: fl
     return Field(default, description=description, json_schema_extra=extra, **bounds)  # type: ignore[call-overload]
 
 
+class Misfit(ValueError):
+    """A value that does not fit others of its section; names where in the section it stands."""
+
+    def __init__(self, keys: tuple[str | int, ...], message: str) -> None:
+        """``keys`` lead from the section to the value."""
+        super().__init__(message)
+        self.keys = keys
+
+
 class Section(BaseModel):
     """What all parts of a scenario share: exact types, no unknown keys, no change after loading."""
 

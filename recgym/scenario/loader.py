@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from recgym.errors import ScenarioError, UnknownNameError, nearest
 from recgym.registration import SCENARIOS
+from recgym.scenario.base import Misfit
 from recgym.scenario.schema import OWN, Scenario
 from recgym.scenario.source import Keys, Source
 
@@ -36,9 +37,12 @@ def load_scenario(scenario: str | Path | Scenario, overrides: Mapping[str, Any] 
         scenario = _validate(draft.data, draft.source)
     if not overrides:
         return scenario
-    data = scenario.model_dump(mode="json")
-    _merge(data, _nested(overrides), Scenario)
-    return _validate(data, Source("overrides"), scenario.source)
+    data, changes = scenario.model_dump(mode="json"), _nested(overrides)
+    _merge(data, changes, Scenario)
+    places = dict(scenario.source.places)
+    for keys in _leaves(changes, ()):
+        places = {at: place for at, place in places.items() if at[: len(keys)] != keys} | {keys: "overrides"}
+    return _validate(data, Source("overrides"), Source(scenario.source.label, places))
 
 
 def before_arrivals(scenario: Scenario) -> Scenario:
@@ -139,6 +143,15 @@ def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+def _leaves(changes: Mapping[str, Any], keys: Keys) -> Iterator[Keys]:
+    """The paths of the values in nested ``changes``."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*keys, key))
+        else:
+            yield (*keys, key)
+
+
 class _Part(dict[str, Any]):
     """A mapping that changes only the keys it holds, also where mappings are otherwise replaced as a whole."""
 
@@ -168,7 +181,9 @@ def _validate(data: Any, source: Source, origin: Source | None = None) -> Scenar
     except ValidationError as error:
         problems = []
         for detail in error.errors():
-            path = tuple(key for key in detail["loc"] if key != "[key]")
+            cause = detail.get("ctx", {}).get("error")
+            within = cause.keys if isinstance(cause, Misfit) else ()
+            path = (*(key for key in detail["loc"] if key != "[key]"), *within)
             problems.append(f"{source.at(path)}: {_dotted(path)}: {_problem(detail, path)}")
         raise ScenarioError("\n".join(problems)) from error
     scenario.__dict__["source"] = origin or source  # as a cached property would: no part of what a scenario is

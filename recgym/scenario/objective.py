@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from recgym.scenario.base import Section
+from recgym.scenario.base import Misfit, Section
 
 Term = Literal[
     "purchase",
@@ -42,7 +42,8 @@ class Objective(Section):
         for name, weight in self.terms.items():
             if weight > 0 if name in COSTS else weight < 0:
                 wanted, why = ("at most", "less") if name in COSTS else ("at least", "more")
-                raise ValueError(f"terms.{name}: a weight must be {wanted} 0, for {why} of it is better, got {weight}")
+                message = f"a weight must be {wanted} 0, for {why} of it is better, got {weight}"
+                raise Misfit(("terms", name), message)
         return self
 
 
@@ -76,18 +77,16 @@ def check_constraints(constraints: tuple[Constraint, ...]) -> None:
     """Refuses bounds of several constraints that no slate can meet together.
 
     Raises:
-        ValueError: a term is bounded twice on one side, or from below above where it is bounded from above.
+        Misfit: a term is bounded twice on one side, or from below above where it is bounded from above.
     """
     low: dict[str, float] = {}
     high: dict[str, float] = {}
-    for constraint in constraints:
+    for at, constraint in enumerate(constraints):
+        name = constraint.term
         for bounds, value in ((low, constraint.at_least), (high, constraint.at_most)):
-            if value is not None and bounds.setdefault(constraint.term, value) != value:
-                raise ValueError(
-                    f"constraints: {constraint.term} is bounded by both {bounds[constraint.term]} and {value}"
-                )
-    for name in low.keys() & high.keys():
-        if low[name] > high[name]:
-            raise ValueError(
-                f"constraints: contradiction: {name} cannot be at least {low[name]} and at most {high[name]}"
+            if value is not None and bounds.setdefault(name, value) != value:
+                raise Misfit(("constraints", at), f"{name} is bounded by both {bounds[name]} and {value}")
+        if name in low and name in high and low[name] > high[name]:
+            raise Misfit(
+                ("constraints", at), f"contradiction: {name} cannot be at least {low[name]} and at most {high[name]}"
             )

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from recgym.scenario.base import Section
+from recgym.scenario.base import Misfit, Section
 
 HistoryLevel = Literal["0", "1-5", "6-20", "all"]
 LEVELS: dict[HistoryLevel, tuple[int, int] | None] = {"0": (0, 0), "1-5": (1, 5), "6-20": (6, 20), "all": None}
@@ -28,9 +28,9 @@ class Users(Section):
     @model_validator(mode="after")
     def _shares(self) -> Self:
         if min(self.history.values(), default=0.0) < 0 or abs(sum(self.history.values()) - 1.0) > 1e-6:
-            raise ValueError(f"history: shares lie in 0..1 and add up to 1, got {self.history}")
+            raise Misfit(("history",), f"shares lie in 0..1 and add up to 1, got {self.history}")
         if len(set(self.group_by)) != len(self.group_by):
-            raise ValueError(f"group_by {list(self.group_by)} names one attribute twice")
+            raise Misfit(("group_by",), f"{list(self.group_by)} names one attribute twice")
         return self
 
 

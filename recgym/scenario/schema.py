@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from recgym.errors import ScenarioError
-from recgym.scenario.base import Section
+from recgym.scenario.base import Misfit, Section
 from recgym.scenario.behaviour import Behaviour
 from recgym.scenario.objective import Constraint, Objective, check_constraints
 from recgym.scenario.population import Items, Users
@@ -138,17 +138,18 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        new = self.actions.candidates.new
+        new, slots, size = self.actions.candidates.new, self.actions.promotions.slots, self.actions.slate_size
         if new and not self.items.arrivals.share:
-            raise ValueError(f"actions.candidates.new is {new}, but items.arrivals.share is 0: there are no new items")
+            message = f"is {new}, but items.arrivals.share is 0: there are no new items"
+            raise Misfit(("actions", "candidates", "new"), message)
         if self.env.train_world is not None and self.env.world is None:
-            raise ValueError(f"env.train_world is {self.env.train_world!r}: env.world must say where agents are scored")
+            message = f"is {self.env.train_world!r}: env.world must say where agents are scored"
+            raise Misfit(("env", "train_world"), message)
         if self.behaviour.delay.share and self.episode.kind == "session":
-            raise ValueError("behaviour.delay.share needs episodes of several trips: episode.kind is 'session'")
-        if self.actions.promotions.slots > self.actions.slate_size:
-            raise ValueError(
-                f"actions.promotions.slots {self.actions.promotions.slots} exceeds slate_size {self.actions.slate_size}"
-            )
+            message = "needs episodes of several trips: episode.kind is 'session'"
+            raise Misfit(("behaviour", "delay", "share"), message)
+        if slots > size:
+            raise Misfit(("actions", "promotions", "slots"), f"{slots} exceeds slate_size {size}")
         check_constraints(self.constraints)
         return self
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from recgym import cli
+from recgym.agents.training import trained
 from recgym.errors import RecGymError
 from recgym.evaluation import report, table
 from recgym.evaluation.runner import evaluate
@@ -83,7 +84,10 @@ def test_report_shows_every_agent_scenario_and_the_provenance(run: Path, world: 
     text = (run / "report.html").read_text(encoding="utf-8")
     for agent in AGENTS:
         assert f"<td>{agent}</td>" in text
-    assert "Scenario: default" in text and "Scenario: patient" in text
+    for number, scenario in enumerate(("default", "patient"), start=1):
+        assert f'<a href="#scenario-{number}">{scenario}</a>' in text and f'<section id="scenario-{number}"' in text
+        assert f'<h2 class="name">{scenario}</h2>' in text
+    assert "Which agent earns most on one trip of a user who is known from the log?" in text
     assert "Against popularity" in text and "Against random" in text
     assert "Learning" in text and "Who gains" in text
     assert "A bound, not a competitor" in text
@@ -261,3 +265,31 @@ def test_sample_size_command_reads_a_pilot(run: Path) -> None:
     for bad, message in ((["--value", "rewards"], "Did you mean 'reward'?"), (["--second", "randm"], "'random'")):
         result = CliRunner().invoke(cli.app, ["sample-size", str(run), *pair, "--difference", "1", *bad])
         assert result.exit_code == 2 and message in result.output
+
+
+def test_a_long_scenario_with_cold_users_shows_its_course_and_its_levels(world: World, tmp_path: Path) -> None:
+    scenario = load_scenario("cold_start_users", {"episode.horizon_days": 20})
+    learners = {"total_steps": 256}
+    trained("epsilon_greedy", world, scenario, config=learners)
+    evaluate(
+        world, scenario, ["random", "epsilon_greedy"], users=40, seeds=1, out=tmp_path, progress=False, train_steps=256
+    )
+    text = report.write_report(tmp_path).read_text(encoding="utf-8")
+    for part in ("Retention", "Reward over time", "Revenue over time", "By purchases known: per slate", "<h3>Learning"):
+        assert part in text, part
+    assert scenario.question in text.replace("&#39;", "'") and "purchases of the user that the platform knows" in text
+    found = json.loads((tmp_path / "summary.json").read_text())["scenarios"][0]
+    course = pd.DataFrame(found["over_time"])
+    rows = pd.read_parquet(tmp_path / "rows.parquet")
+    for agent, mine in rows.groupby("agent"):  # ten parts of two days each
+        days = course[(course["agent"] == agent) & (course["figure"] == "reward")]
+        assert days["day"].tolist() == [1.0 + 2 * part for part in range(10)]
+        assert 2 * days["value"].sum() == pytest.approx(mine["reward"].mean(), rel=1e-5)
+        assert (days["low"] <= days["value"]).all() and (days["value"] <= days["high"]).all()
+
+
+def test_printing_leaves_no_table_out() -> None:
+    """Browsers print a closed <details> as its summary; the page opens those of metrics on paper."""
+    template = (Path(report.__file__).parent / "templates" / "report.html.j2").read_text(encoding="utf-8")
+    assert "details.printed::details-content { content-visibility: visible" in template
+    assert template.count('<details class="printed">') == 3

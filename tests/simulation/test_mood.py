@@ -142,8 +142,8 @@ def test_what_is_put_aside_is_bought_later_once(world: World) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"behaviour.delay.share": 0.5}, "behaviour.delay.share needs episodes of several trips"),
-        ({"actions.promotions.slots": 11}, "slots 11 exceeds slate_size 10"),
+        ({"behaviour.delay.share": 0.5}, "behaviour.delay.share: needs episodes of several trips"),
+        ({"actions.promotions.slots": 11}, "slots: 11 exceeds slate_size 10"),
         ({"behaviour.boredom.strength": -1.0}, "greater than or equal to 0"),
     ],
 )

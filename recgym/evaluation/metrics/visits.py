@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recgym.evaluation import statistics
 from recgym.evaluation.metrics import engagement
 from recgym.evaluation.metrics.rows import FIRST
 
 KEYS = ["agent", "seed", "user"]
+PARTS = 10  # of a horizon, in curves over time
 
 
 def with_visits(rows: pd.DataFrame, visits: pd.DataFrame, horizon_days: int | None) -> pd.DataFrame:
@@ -99,5 +101,43 @@ def retention_curves(rows: pd.DataFrame, visits: pd.DataFrame, horizon_days: int
         below = np.searchsorted(np.sort(mine.to_numpy()), days, side="left")
         found.append(pd.DataFrame({"agent": agent, "day": days, "retained": 1 - below / len(mine)}))
     curves = pd.concat(found, ignore_index=True)
+    curves.insert(0, "scenario", rows["scenario"].iloc[0])
+    return curves
+
+
+def curves_over_time(
+    rows: pd.DataFrame, visits: pd.DataFrame, horizon_days: int, *, seed: int = 0, draws: int = 1_000
+) -> pd.DataFrame:
+    """What an episode earns a day in each tenth of the horizon; whoever has left earns nothing and is counted.
+
+    Args:
+        rows: rows of ``evaluate`` of one scenario and agent.
+        visits: their visits.
+        horizon_days: days that episodes last.
+        seed: of the resampling.
+        draws: resamples.
+
+    Returns:
+        columns scenario, agent, figure (reward or, where there are prices, revenue), day (the middle of the part),
+        value, low, high.
+    """
+    edges = np.linspace(0, horizon_days, min(PARTS, horizon_days) + 1)
+    parts = len(edges) - 1
+    episodes = rows[KEYS].assign(episode=np.arange(len(rows)))
+    table = visits.merge(episodes, on=KEYS, how="inner", validate="many_to_one")
+    part = (np.searchsorted(edges, table["day"].to_numpy(np.float64), side="right") - 1).clip(0, parts - 1)
+    cells = table["episode"].to_numpy() * parts + part
+    found = []
+    for figure in ("reward", "revenue"):
+        if rows[figure].isna().any():
+            continue
+        sums = np.bincount(cells, table[figure].to_numpy(np.float64), len(rows) * parts).reshape(len(rows), parts)
+        rng = np.random.default_rng(seed)
+        estimates = statistics.means(list((sums / np.diff(edges)).T), rows["user"], rng, draws=draws)
+        for middle, estimate in zip((edges[1:] + edges[:-1]) / 2, estimates, strict=True):
+            ends = {name: getattr(estimate, name) for name in ("value", "low", "high")}
+            found.append({"figure": figure, "day": float(middle), **ends})
+    curves = pd.DataFrame(found)
+    curves.insert(0, "agent", rows["agent"].iloc[0])
     curves.insert(0, "scenario", rows["scenario"].iloc[0])
     return curves
