@@ -131,7 +131,9 @@ class SB3Agent(NetworkAgent):
         with private_rng(self.seed), one_thread():
             venv = self.wrap(env)
             if resume and checkpoint and checkpoint.is_file():
-                model = self.algorithm.load(checkpoint, env=venv, device="cpu")
+                # Replays lie in the memory of the CPU, and so do the networks that learn from them.
+                device = "cpu" if issubclass(self.algorithm, OffPolicyAlgorithm) else str(self.device)
+                model = self.algorithm.load(checkpoint, env=venv, device=device)
                 if (replay := _replay(model)) is not None:
                     replay.restore(load_file(_beside(checkpoint, model)))
             else:
