@@ -186,7 +186,9 @@ def events_log(rows: pa.Table, mapping: dict[str, str], unit: str, label: str) -
     frame = rows.to_pandas()
     for key in ("user", "item"):
         keys = schema.ids(frame[mapping[key]], column=mapping[key], file=label)
-        frame[mapping[key]] = pd.Series([str(value) for value in keys], index=frame.index, dtype=object)
+        codes, values = pd.factorize(keys)
+        text = np.array([str(value) for value in values], dtype=object)  # one object a distinct id, not one an event
+        frame[mapping[key]] = pd.Series(text[codes], index=frame.index, dtype=object)
     return without_duplicates(Interactions.from_frame(frame, mapping, time_unit=unit, file=label))
 
 

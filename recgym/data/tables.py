@@ -34,7 +34,7 @@ def entity_table(
         DataError: where an id is missing, doubled or of another type than the events' ids.
     """
     file = f"{kind}s table"
-    known = pd.Index(np.unique(ids), name=kind)
+    known = pd.Index(np.sort(pd.unique(ids)), name=kind)  # np.unique would sort every event's text
     if table is None:
         return _with_text(pd.DataFrame(index=known), kind)
     table = table.copy()
