@@ -319,21 +319,24 @@ def segment_seed(seed: int, rollout: int) -> int:
 
 
 @torch.no_grad()
-def calibrate(agent: NetworkAgent, env: RecVectorEnv) -> None:
+def calibrate(agent: NetworkAgent, env: RecVectorEnv) -> Tensor:
     """Sets the feature scaling in the agent's network from a few random slates in each lane of ``env``.
+
+    Returns what they earned, float64 [slates, lanes].
 
     A network that learns from other slates than it will fill (of one item, or the neighbours of a noisy proposal) is
     deaf to what a trip has come to so far: ten items bought on one slate are a state that it never met. The share of
     the horizon that has elapsed, of which a few slates see the beginning only, keeps its whole range within the clip.
     """
     observations, _ = env.reset(seed=segment_seed(agent.seed, -1))
-    users, candidates = [], []
+    users, candidates, earned = [], [], []
     generator = np.random.default_rng(0)
     for _ in range(agent.config.calibration_steps):
         user, features = agent.inputs(observations)
         users.append(user.clone())
         candidates.append(features.flatten(0, 1).clone())
-        observations = env.step(_random_actions(env, generator))[0]
+        observations, rewards, *_ = env.step(_random_actions(env, generator))
+        earned.append(torch.as_tensor(rewards).double().clone())
     rows = {"user_norm": torch.cat(users), "candidate_norm": torch.cat(candidates)}
     names = USER_FEATURES(agent.world)
     of_trips, elapsed = [i for i, name in enumerate(names) if name.startswith(_OF_TRIPS)], names.index("elapsed")
@@ -346,6 +349,7 @@ def calibrate(agent: NetworkAgent, env: RecVectorEnv) -> None:
             module.scale[elapsed].clamp_(max=module.clip)
             if agent.action_mode in ("item", "proto"):
                 module.scale[of_trips] = 0.0
+    return torch.stack(earned)
 
 
 def _random_actions(env: RecVectorEnv, generator: np.random.Generator) -> NDArray[Any]:

@@ -139,7 +139,7 @@ class MaskablePPOAgent(SB3Agent):
         return MaskablePPO(
             MaskedItemPolicy,
             venv,
-            **on_policy_settings(config, venv),
+            **on_policy_settings(config, venv, config.gamma),
             policy_kwargs={"hidden": config.hidden},
             device=str(self.device),
         )

@@ -45,8 +45,12 @@ class PPOConfig(AgentConfig):
     learning_rate: Annotated[float, Search(1e-3, 3e-2, log=True)] = Field(
         1e-2, gt=0, description="Adam's, falling linearly to a tenth"
     )
-    gamma: Annotated[float, Search(0.0, 0.9)] = Field(
-        0.0, ge=0, le=1, description="per slate; above 0, noisier, where slates shape later ones"
+    gamma: Annotated[float | None, Search(0.0, 0.9)] = Field(
+        None,
+        ge=0,
+        le=1,
+        description="discount per slate; null: 0 where an episode is one trip, whose slates hardly shape later ones, "
+        "and 1 over a horizon of days, where a discount by slates would hide that visits come sooner or later",
     )
     gae_lambda: float = Field(0.9, ge=0, le=1, description="of generalised advantage estimation")
     clip_range: float = Field(
@@ -62,7 +66,7 @@ class PPOConfig(AgentConfig):
     max_grad_norm: float = Field(0.5, gt=0)
     hidden: int = Field(32, ge=1, description="width of the scorer and the critic")
     calibration_steps: int = Field(8, ge=1, description="random slates per lane that the feature scaling is set from")
-    checkpoint_rollouts: int = Field(8, ge=1, description="rollouts between checkpoints; lanes start afresh at each")
+    checkpoint_rollouts: int = Field(32, ge=1, description="rollouts between checkpoints; lanes start afresh at each")
 
 
 class PPOAgent(SB3Agent):
@@ -101,7 +105,7 @@ class PPOAgent(SB3Agent):
         return PPO(
             PlackettLucePolicy if of_slates else RankPolicy,
             venv,
-            **on_policy_settings(config, venv),
+            **on_policy_settings(config, venv, self._discount(venv)),
             policy_kwargs={"hidden": config.hidden, **settings},
             rollout_buffer_class=SlateRolloutBuffer if by_position else None,
             device=str(self.device),
@@ -112,6 +116,22 @@ class PPOAgent(SB3Agent):
         return (
             super().wrap(env) if self.repeats else RankedVecEnv(env, self.view(env), self._shown, self.config.actions)
         )
+
+    def _discount(self, venv: SB3VecEnv) -> float:
+        if self.config.gamma is not None:
+            return self.config.gamma
+        return 0.0 if venv.env.scenario.episode.kind == "session" else 1.0
+
+    def reward_scale(self, rewards: Tensor, gamma: float) -> float:
+        """Brings discounted returns to about unit deviation, as is usual (Engstrom et al., ICLR 2020).
+
+        Gradients of policy and critic are clipped together, so a critic of returns in the hundreds would leave the
+        policy next to nothing.
+        """
+        returns = torch.zeros(rewards.shape[1], dtype=rewards.dtype)
+        for earned in rewards.flip(0):
+            returns = earned + gamma * returns
+        return 1.0 / max(float(returns.std()), 1e-3)
 
     def prepare(self, model: BaseAlgorithm, venv: SB3VecEnv) -> None:
         """See ``SB3Agent.prepare``."""

@@ -56,14 +56,14 @@ class OffPolicyConfig(AgentConfig):
     checkpoint_rollouts: int = Field(32, ge=1, description="rollouts between checkpoints; lanes start afresh at each")
 
 
-def on_policy_settings(config: Any, venv: SB3VecEnv) -> dict[str, Any]:
-    """Keyword arguments that SB3's PPO and MaskablePPO take alike from an agent's config."""
+def on_policy_settings(config: Any, venv: SB3VecEnv, gamma: float) -> dict[str, Any]:
+    """Keyword arguments that SB3's PPO and MaskablePPO take alike from an agent's config, and the discount."""
     return {
         "learning_rate": LinearSchedule(config.learning_rate, config.learning_rate / 10, 1.0),
         "n_steps": config.num_steps,
         "batch_size": min(config.batch_size, config.num_steps * venv.num_envs),
         "n_epochs": config.num_epochs,
-        "gamma": config.gamma,
+        "gamma": gamma,
         "gae_lambda": config.gae_lambda,
         "clip_range": config.clip_range,
         "target_kl": config.target_kl,
@@ -108,6 +108,10 @@ class SB3Agent(NetworkAgent):
     def prepare(self, model: BaseAlgorithm, venv: SB3VecEnv) -> None:
         """What a model needs that was just made or loaded."""
 
+    def reward_scale(self, rewards: Tensor, gamma: float) -> float:
+        """What rewards are multiplied by for learning, told what random slates earned, [slates, lanes]."""
+        return 1.0
+
     def trained_part(self, policy: Any) -> nn.Module:
         """The part of SB3's policy that is this agent's network."""
         return policy.scorer
@@ -137,10 +141,12 @@ class SB3Agent(NetworkAgent):
                 if (replay := _replay(model)) is not None:
                     replay.restore(load_file(_beside(checkpoint, model)))
             else:
-                calibrate(self, env)
+                rewards = calibrate(self, env)
                 model = self.make(venv)
                 self.start(model.policy)
+                model.reward_scale = self.reward_scale(rewards, model.gamma)  # type: ignore[attr-defined]  # saved with it
             self.prepare(model, venv)
+            venv.reward_scale = model.reward_scale  # type: ignore[attr-defined]
             self.model = model
             model.set_logger(Logger(None, [LogWriter(self.log)]))
 

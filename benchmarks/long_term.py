@@ -45,7 +45,7 @@ from recgym.threads import one_thread
 from recgym.worlds.world import World, load_world
 
 SCENARIO = "long_term_engagement"
-PPO = {"gamma": 0.97}  # the default, 0, looks no further than the slate
+PPO: dict[str, Any] = {}  # settings, where they differ from the defaults
 EFFECTS = {"behaviour.price_image.effect": (1.0, 2.0, 3.0), "behaviour.satisfaction.return_effect": (1.0, 2.0, 4.0)}
 THRIFT = 3.0  # logits that the dearest item costs
 TOLD = ("reward", "revenue", "num_trips", "num_steps")

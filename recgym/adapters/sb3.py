@@ -61,6 +61,7 @@ class SB3VecEnv(VecEnv):
         super().__init__(env.num_envs, space, env.single_action_space)
         self.last_info: dict[str, Any] = {}
         self.last_seen: Any = None  # what was handed to SB3 last, of all lanes
+        self.reward_scale = 1.0  # rewards are multiplied by it, but for those of ``episode``
         self._reset_options_all: dict[str, Any] | None = None
         self._actions: NDArray[Any] | None = None
         self._rewards: NDArray[np.float32] = np.zeros(self.num_envs, np.float32)
@@ -117,8 +118,8 @@ class SB3VecEnv(VecEnv):
             }
         self._returns[dones] = 0.0
         self._lengths[dones] = 0
-        self._rewards = np.array(rewards, dtype=np.float32)  # a copy: SB3 adds to what it is handed
-        return self._seen(observations), self._rewards.copy(), dones, infos
+        self._rewards = np.float32(self.reward_scale) * np.asarray(rewards, np.float32)
+        return self._seen(observations), self._rewards.copy(), dones, infos  # a copy: SB3 adds to it
 
     def _final(self, observations: Any, dones: NDArray[np.bool_]) -> list[dict[str, NDArray[Any]]]:
         """What was seen last in the lanes that ended, one by one."""
