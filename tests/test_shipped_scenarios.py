@@ -12,6 +12,7 @@ import recgym
 from recgym.agents import ActContext, Agent, make_agent
 from recgym.agents.protocol import agent_class, parse_config
 from recgym.agents.training import training_env
+from recgym.commands import evaluate
 from recgym.envs.vector import RecVectorEnv
 from recgym.errors import ScenarioError
 from recgym.registration import AGENTS, SCENARIOS
@@ -107,6 +108,20 @@ def test_agents_are_trained_before_new_items_arrive(worlds: dict[str, World]) ->
         observations, _ = env.reset(seed=0)
         shown[name] = env.simulator.population.new[np.asarray(observations["candidate_items"])].sum(axis=1)
     assert (shown["training"] == 0).all() and (shown["evaluation"] >= 10).all()
+
+
+@pytest.mark.parametrize(
+    ("names", "env"),
+    [
+        (["other_simulator"], "ecommerce-b"),
+        (["user_fairness_movies"], "movies"),
+        (["default", "user_fairness"], "ecommerce-v0"),
+        (["other_simulator", "user_fairness_movies"], "ecommerce-v0"),  # which one of them refuses
+        ([], "ecommerce-v0"),
+    ],
+)
+def test_the_command_plays_where_the_scenario_is_made_for(names: list[str], env: str) -> None:
+    assert evaluate._made_for([load_scenario(name) for name in names]) == env
 
 
 def ready(name: str, env: RecVectorEnv, world: World, scenario: Scenario) -> Agent:

@@ -9,15 +9,27 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from recgym.commands.settings import Changes, changed_scenario
+from recgym.registration import ENVS
+
+if TYPE_CHECKING:
+    from recgym.scenario import Scenario
+
+DEFAULT_ENV = "ecommerce-v0"
 
 
 def evaluate(
-    env: Annotated[str, typer.Option(help="Environment id, or name or directory of a world.")] = "ecommerce-v0",
+    env: Annotated[
+        str | None,
+        typer.Option(
+            help="Environment id, or name or directory of a world. Default: the world that the scenarios are made for, "
+            "or ecommerce-v0."
+        ),
+    ] = None,
     scenario: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,20 +61,22 @@ def evaluate(
     from rich.console import Console
 
     from recgym.evaluation.runner import evaluate as run
-    from recgym.registration import ENVS
     from recgym.simulation.fit import fitting_scenarios
     from recgym.worlds.world import load_world
 
     names = _split(agents)
     scenarios = [name for given in scenario or [] for name in _split(given)]
-    if changes and not scenarios:
-        scenarios = [ENVS.spec(env).scenario if env in ENVS.names() else "default"]
     if scenarios == ["all"]:
+        env = env or DEFAULT_ENV
         fitting, refused = fitting_scenarios(load_world(ENVS.spec(env).own_world() if env in ENVS.names() else env))
         scenarios = [scenario.name for scenario in fitting]
         for name, why in refused.items():
             typer.echo(f"left out: {name}: {why}", err=True)
+    if changes and not scenarios:
+        env = env or DEFAULT_ENV
+        scenarios = [ENVS.spec(env).scenario if env in ENVS.names() else "default"]
     played = [changed_scenario(name, changes) for name in scenarios]
+    env = env or _made_for(played)
     out = out or default_directory(
         env, scenarios, names, users, seeds, train_steps, user_model, trained_in, *(changes or [])
     )
@@ -82,6 +96,12 @@ def evaluate(
             command=command_line(),
         )
     finish(out, Console())
+
+
+def _made_for(scenarios: list[Scenario]) -> str:
+    """The one world that ``scenarios`` are made for, if it is not that of the default environment, which is next."""
+    worlds = {scenario.env.world for scenario in scenarios} - {None, ENVS.spec(DEFAULT_ENV).world}
+    return str(worlds.pop()) if len(worlds) == 1 else DEFAULT_ENV
 
 
 @contextmanager

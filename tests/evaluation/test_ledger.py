@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from recgym.agents.protocol import make_agent
-from recgym.evaluation import rollout
+from recgym.evaluation import metrics, rollout
 from recgym.evaluation.catalogue import Catalogue
+from recgym.evaluation.judge import Verdict
 from recgym.evaluation.metrics import beyond_accuracy
 from recgym.evaluation.runner import evaluate
 from recgym.scenario import load_scenario
@@ -168,3 +169,30 @@ def test_users_whose_episodes_are_over_take_no_part_and_change_nothing(
     found = evaluate(world, long, users=40, seeds=1, progress=False, **settings)
     assert len(lanes) > 3 and min(lanes) < 10
     pd.testing.assert_frame_equal(whole, found, check_exact=True)
+
+
+def test_new_items_are_judged_alone() -> None:
+    """Of the wanted items 1, 2 and 3 those from 2 on are new; the slate shows 1 and 3."""
+    verdict = Verdict(
+        lanes=np.array([0, 1]),
+        slates=np.array([[0, 2], [0, 2]]),
+        items=np.array([[1, 2, 3], [1, 2, 3]]),
+        relevance=np.ones((2, 3)),
+        wanted=np.array([[True, True, True], [True, False, False]]),
+        attention=np.array([1.0, 0.5]),
+    )
+    found = verdict.of_new(np.array([False, False, True, True]))
+    second, both = 1 / np.log2(3), 1 + 1 / np.log2(3)
+    assert found["ndcg_unseen_sum"].tolist() == pytest.approx([second / both, 0])
+    assert found["num_answerable_unseen"].tolist() == [1, 0]
+
+
+def test_new_items_are_judged_where_they_arrive(world: World) -> None:
+    many = {"actions.candidates": {"own": 30, "popular": 30, "uniform": 0, "new": 40}}
+    scenario = load_scenario("cold_start_items", many)
+    rows = evaluate(world, [scenario, "default"], ("random", "greedy"), users=30, seeds=1, progress=False)
+    found = rows[rows["scenario"] == "cold_start_items"].groupby("agent")[["ndcg_unseen_sum", "num_unseen"]].sum()
+    assert found.loc["greedy", "ndcg_unseen_sum"] > found.loc["random", "ndcg_unseen_sum"]
+    assert (found["num_unseen"] > 0).all()
+    assert rows.loc[rows["scenario"] == "default", "ndcg_unseen_sum"].isna().all()
+    assert set(metrics.score(rows).query("metric == 'ndcg_unseen'")["scenario"]) == {"cold_start_items"}
