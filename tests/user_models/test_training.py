@@ -133,6 +133,12 @@ def planted_trips(users: int, seed: int) -> tuple[Trips, np.ndarray]:
     return Trips(item, np.ones(len(item), np.int64), trip, np.array(owner), np.array(days), users, items), chance
 
 
+def equal_bins(predicted: np.ndarray, truth: np.ndarray) -> list[tuple[float, float]]:
+    """The mean of what is predicted and of the truth in ten bins of equal numbers of pairs."""
+    parts = np.array_split(np.argsort(predicted, kind="stable"), 10)
+    return [(float(predicted[part].mean()), float(truth[part].mean())) for part in parts]
+
+
 @pytest.mark.slow
 def test_probabilities_are_calibrated_on_planted_users(tmp_path):
     trips, chance = planted_trips(users=400, seed=0)
@@ -153,3 +159,9 @@ def test_probabilities_are_calibrated_on_planted_users(tmp_path):
     for low, high in ((0.0, 0.1), (0.2, 0.7)):
         part = (predicted > low) & (predicted <= high)
         assert predicted[part].mean() == pytest.approx(truth[part].mean(), rel=0.15)
+    assert predicted.sum(1).mean() == pytest.approx(truth.sum(1).mean(), rel=0.05)
+    # In ten bins of equal numbers of pairs chances are what they promise: one sigmoid, once, dropout off. Estimates of
+    # one and the same truth (0.05 for most pairs) spread by some hundredths, and sorting finds the extremes.
+    told, true = np.array(equal_bins(predicted.ravel(), truth.ravel())).T
+    assert np.abs(told - true).mean() < 0.02
+    assert np.abs(told - true)[true > 0.1] == pytest.approx(0.0, abs=0.05)
