@@ -53,7 +53,10 @@ class Metric:
         """Numerator and denominator [R], 0 in rows without a value; None where the metric does not exist."""
         if any(name not in rows for name in self.needs):
             return None
-        known = rows[list(self.needs)].notna().all(axis=1).to_numpy()
+        known = np.ones(len(rows), bool)
+        for name in self.needs:  # whole numbers and truth values are always there
+            if rows[name].dtype.kind not in "iub":
+                known &= rows[name].notna().to_numpy()
         if not known.any():
             return None
         top, bottom = (np.where(known, part(rows), 0.0) for part in (self.numerator, self.denominator))
