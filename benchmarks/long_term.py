@@ -46,7 +46,7 @@ from recgym.worlds.world import World, load_world
 
 SCENARIO = "long_term_engagement"
 PPO: dict[str, Any] = {}  # settings, where they differ from the defaults
-EFFECTS = {"behaviour.price_image.effect": (1.0, 2.0, 3.0), "behaviour.satisfaction.return_effect": (1.0, 2.0, 4.0)}
+EFFECTS = {"behaviour.price_image.effect": (1.5, 3.0, 4.5), "behaviour.satisfaction.return_effect": (1.0, 2.0, 4.0)}
 THRIFT = 3.0  # logits that the dearest item costs
 TOLD = ("reward", "revenue", "num_trips", "num_steps")
 
