@@ -32,8 +32,8 @@ SAMPLE_FILES = {"df_sample.csv": "edbcf8d80f17999017865900299b8cff4724234de6aec7
 def read(directory: Path) -> Interactions:
     """The log of ``orders.csv`` and ``order_products__prior.csv`` and ``__train.csv``, with product names.
 
-    Files and columns as Instacart's data dictionary lists them (gist.github.com/jeremystan, 2017). Gaps of 30 days stand
-    for 30 or more: Instacart caps them. The orders of the set ``test`` come without products.
+    Files and columns as Instacart's data dictionary lists them (a gist by jeremystan, 2017). Gaps of 30 days stand for
+    30 or more: Instacart caps them. The orders of the set ``test`` come without products.
     """
     orders = find(directory, "orders.csv", url=URL)
     lines = [find(directory, f"order_products__{part}.csv", url=URL) for part in ("prior", "train")]

@@ -25,8 +25,8 @@ def read(directory: Path) -> Interactions:
     """Every ``log_*.csv`` under the directory (standard and random exposures), with the videos' tags as category.
 
     Fields as the README of github.com/chongminggao/KuaiRand lists them for ``log_xxx.csv`` and
-    ``video_features_basic.csv``. A click is ``is_click``: in the single-column view it stands for a valid play. All logs
-    are in memory at once: take Pure or 1K, the 27K logs are 23 GB.
+    ``video_features_basic.csv``. A click is ``is_click``: in the single-column view it stands for a valid play. All
+    logs are in memory at once: take Pure or 1K, the 27K logs are 23 GB.
     """
     logs = sorted(f for f in directory.rglob("log_*.csv*") if f.is_file())
     if not logs:

@@ -25,8 +25,8 @@ TIME = "%m/%d/%Y %I:%M:%S %p"
 def read(directory: Path) -> Interactions:
     """One event a news item shown, in the order of the impression; the clicks before the log began have no time.
 
-    Columns as msnews.github.io describes them, and as ``recommenders/datasets/mind.py`` of Microsoft's Recommenders reads
-    them. Impressions of the large test set bear no clicks, so it is refused; name the directory of one split.
+    Columns as ``recommenders/datasets/mind.py`` of Microsoft's Recommenders reads them. Impressions of the large test
+    set bear no clicks, so it is refused; name the directory of one split.
 
     Raises:
         DataError: naming file, row and value of what is not valid.

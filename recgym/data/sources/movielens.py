@@ -17,7 +17,9 @@ CITATION = "F. M. Harper, J. A. Konstan (2015), The MovieLens Datasets: History 
 
 
 def read_1m(directory: Path) -> Interactions:
-    """The log of ``ratings.dat``, ``movies.dat`` and ``users.dat``: fields between ``::``, Latin-1, as its README says.
+    """The log of ``ratings.dat``, ``movies.dat`` and ``users.dat``: fields between ``::``, Latin-1.
+
+    The fields are those that RecBole's converter reads (RecSysDatasets, ``extended_dataset.py``).
 
     Raises:
         DataError: naming file, row and what is wrong.
@@ -35,7 +37,7 @@ def read_1m(directory: Path) -> Interactions:
 
 
 def read_25m(directory: Path) -> Interactions:
-    """The log of ``ratings.csv`` and ``movies.csv`` as its README says (20M, 25M, 32M and "latest" are laid out alike)."""
+    """The log of ``ratings.csv`` and ``movies.csv`` (20M, 25M, 32M and "latest" are laid out alike)."""
     files = [find(directory, f"{name}.csv", url=URL) for name in ("ratings", "movies")]
     ratings = read_table(files[0], ["userId", "movieId", "rating", "timestamp"])
     ratings.columns = pd.Index(["user", "item", "rating", "time"])

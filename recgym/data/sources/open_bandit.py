@@ -30,8 +30,8 @@ FEATURES = [f"user_feature_{n}" for n in range(4)]
 def read(directory: Path) -> Interactions:
     """One campaign under one policy, such as ``obd/random/men``: ``men.csv`` and ``item_context.csv``.
 
-    Columns as ``obp/dataset/real.py`` of the authors' package reads them. The data set has no user ids: a user stands for
-    all people with the same four features. Positions count from 1 there, from 0 here.
+    Columns as ``obp/dataset/real.py`` of the authors' package reads them. The data set has no user ids: a user stands
+    for all people with the same four features. Positions count from 1 there, from 0 here.
     """
     path = find(directory, *(f"{name}.csv" for name in CAMPAIGNS), url=SOURCE.url)
     rows = read_table(path, text=FEATURES)

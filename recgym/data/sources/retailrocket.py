@@ -23,7 +23,7 @@ EVENTS = ("view", "addtocart", "transaction")
 def read(directory: Path) -> Interactions:
     """One event a view, addition or transaction (``purchase``); an item's category is the last that it had.
 
-    Files and columns as the data set's page on Kaggle lists them; times are in ms.
+    Files and columns of the archive on Kaggle; times are in ms.
     """
     path = find(directory, "events.csv", url=SOURCE.url)
     rows = read_table(path, ["timestamp", "visitorid", "event", "itemid"])
