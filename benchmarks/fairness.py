@@ -4,9 +4,10 @@
     python benchmarks/fairness.py users --attribute age --seeds 2 --page benchmarks/fairness.md
 
 ``providers`` plays the scenario provider_fairness. ``ProviderRanker`` fills a slate from the top: at each position it
-weighs how far down the frequency agent's ranking an item stands against how much attention its provider lacks of the
-share that the catalogue gives it (greedy re-ranking for proportional exposure: Steck, RecSys 2018; Geyik, Ambler and
-Kenthapadi, KDD 2019). ``one-sided`` shows nothing but the provider that the frequency agent favours.
+weighs how far down another agent's ranking an item stands against how much attention its provider lacks of the share
+that the catalogue gives it (greedy re-ranking for proportional exposure: Steck, RecSys 2018; Geyik, Ambler and
+Kenthapadi, KDD 2019). The other agent is frequency or, in lines that begin with ``true``, greedy, which is privileged.
+``one-sided`` shows nothing but the provider whose items sell best.
 
 ``users`` plays the scenario user_fairness. No slate can be taken from one user for another, so groups are brought
 closer by levelling down: ``LevellingRanker`` puts random candidates in some slots of the groups that get more, as many
@@ -14,7 +15,7 @@ as other users of these groups say is needed (Li, Chen, Fu, Ge and Zhang, User-o
 2021, take from the advantaged group as well; Mittelstadt, Wachter and Russell, 2023, say why that is a poor remedy).
 ``one-sided`` gives the worst-off group random slates alone.
 
-Both print a table, weight 0 is the frequency agent, and write it to its part of ``--page``.
+Both print a table and write it to its part of ``--page``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,7 @@ from pydantic import Field
 
 from recgym.agents.exploration import explore, lane_keys, slot_propensities
 from recgym.agents.frequency import FrequencyAgent
+from recgym.agents.greedy import GreedyAgent
 from recgym.agents.protocol import ActContext, Agent, AgentConfig, Observations, as_tensor, observation_layout
 from recgym.benchmark.pages import command_of, grid, write_part
 from recgym.errors import RecGymError
@@ -49,9 +51,10 @@ from recgym.worlds.world import World, load_world
 if TYPE_CHECKING:
     from recgym.envs.vector import RecVectorEnv
 
-WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 1.0)
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 UNFAIR = "one-sided"
+WEIGHT, TRUE = "weight ", "true, weight "  # labels: on top of frequency, and of greedy
 CALIBRATION_SEEDS = (1000, 1001)  # far from those that are reported
 PARTS = {"providers": "Fairness to providers", "users": "Fairness to users"}
 TITLE = "# What fairness costs\n\nWritten by `benchmarks/fairness.py`, which says what the re-rankers do.\n"
@@ -61,17 +64,23 @@ class ProviderConfig(AgentConfig):
     """Settings of ``ProviderRanker``."""
 
     provider: str = Field("brand", description="column of the items")
-    weight: float = Field(0.5, ge=0, le=1, description="0: by frequency alone; 1: by what the providers lack alone")
+    weight: float = Field(0.5, ge=0, le=1, description="0: the other agent's slates; 1: by what providers lack alone")
     decay: float = Field(0.9, gt=0, le=1, description="attention to a position as a share of that to the one above")
     favourite: str | None = Field(None, description="the provider to which all attention is due; None: by catalogue")
 
 
-class ProviderRanker(FrequencyAgent):
-    """The frequency agent's ranking, re-ranked so that providers share attention as they share the catalogue."""
+class ProviderRanker(Agent):
+    """Another agent's ranking, re-ranked so that providers share attention as they share the catalogue."""
 
     id = "provider_ranker"
     observes = ("candidates", "candidate_items")
     Config = ProviderConfig
+    Base: ClassVar[type[Agent]] = FrequencyAgent
+
+    def __init__(self, world: World, config: AgentConfig | None = None, seed: int = 0) -> None:
+        """See ``Agent``."""
+        super().__init__(world, config, seed)
+        self.base = self.Base(world, seed=seed)
 
     def act(
         self, observations: Observations, context: ActContext, *, env: RecVectorEnv | None = None
@@ -80,7 +89,7 @@ class ProviderRanker(FrequencyAgent):
         items = as_tensor(observations["candidate_items"]).numpy()  # [B, M]
         lanes, size = items.shape
         every = ActContext(context.lane_seeds, context.step, size)
-        order = super().act(observations, every)  # [B, M]
+        order = self.base.act(observations, every, env=env)  # [B, M]
         names, codes = np.unique(self.world.items[self.config.provider].astype(str), return_inverse=True)
         due = np.bincount(codes) / len(codes)  # [P]
         if self.config.favourite is not None:
@@ -98,6 +107,14 @@ class ProviderRanker(FrequencyAgent):
             slate[:, position], taken[rows, best] = order[rows, best], True
             given[rows, provider[rows, best]] += attention
         return slate
+
+
+class TrueProviderRanker(ProviderRanker):
+    """The same of the greedy agent's ranking by the truth: what fairness costs where nothing is lost to ignorance."""
+
+    id = "true_provider_ranker"
+    privileged = True
+    Base = GreedyAgent
 
 
 class LevellingConfig(AgentConfig):
@@ -148,16 +165,20 @@ class LevellingRanker(FrequencyAgent):
             yield share, np.flatnonzero(user[:, layout.index(f"{self.config.attribute}={group}")] > 0)
 
 
+LADDERS: dict[str, type[ProviderRanker]] = {WEIGHT: ProviderRanker, TRUE: TrueProviderRanker}
+
+
 def providers(world: World, users: int, seeds: int, out: Path) -> tuple[pd.DataFrame, str]:
     """Rows of the ladder of weights, and what they show as Markdown."""
     scenario = load_scenario("provider_fairness")
     column = str(scenario.items.provider)
     ladder: dict[str, Agent] = {
-        f"weight {weight:g}": ProviderRanker(world, ProviderConfig(provider=column, weight=weight))
+        f"{name}{weight:g}": kind(world, ProviderConfig(provider=column, weight=weight))
+        for name, kind in LADDERS.items()
         for weight in WEIGHTS
     }
     ladder[UNFAIR] = ProviderRanker(world, ProviderConfig(provider=column, weight=1.0, favourite=_favourite(world)))
-    agents: dict[str, Any] = {**ladder, "greedy": "greedy", "random": "random"}
+    agents: dict[str, Any] = {**ladder, "random": "random"}
     rows = evaluate(world, scenario, agents, users=users, seeds=seeds, out=out, progress=True)
     table = measure(out, read_manifest(out)).table
     overall = table[table["group"] == "overall"]
@@ -174,7 +195,8 @@ def providers(world: World, users: int, seeds: int, out: Path) -> tuple[pd.DataF
     for agent in agents:
         own = table[table["agent"] == agent].set_index(["metric", "group"])
         cells = [agent, _per_episode(rows, agent, "terms/purchase")]
-        cells.append(_difference(rows, agent, next(iter(ladder)), "terms/purchase"))
+        start = next(name for name in LADDERS if agent.startswith(name) or agent not in ladder or agent == UNFAIR)
+        cells.append(_difference(rows, agent, f"{start}0", "terms/purchase"))
         whole = overall[overall["agent"] == agent].set_index("metric")
         cells += [_text(whole.loc[name]) for name in ("terms/unfairness", "violations/unfairness")]
         cells += [_text(own.loc[key]) for key in shown.values()]
