@@ -36,7 +36,6 @@ from recgym.evaluation import statistics
 from recgym.evaluation.families import interval
 from recgym.evaluation.metrics.cold_start import HISTORY_GROUPS, history_groups
 from recgym.evaluation.runner import evaluate
-from recgym.evaluation.statistics import Estimate
 from recgym.scenario import Scenario, load_scenario
 from recgym.simulation.population import platform_world
 from recgym.worlds.world import World, load_world
@@ -94,11 +93,11 @@ def items(world: World, users: int, seeds: int, out: Path, trainings: int, steps
         rng = np.random.default_rng(0)
         shares = (("ndcg_unseen_sum", "num_answerable_unseen"), ("num_unseen_consumed", "num_unseen"))
         cells = [agent, interval(statistics.mean(here["reward"], here["user"], rng))]
-        cells += [interval(_ratio(here, *share)) for share in shares]
+        cells += [_ratio(here, *share) for share in shares]
         cells += [interval(statistics.mean(here["num_unseen_consumed"], here["user"], rng))]
         lines.append([*cells, interval(statistics.mean(there["reward"], there["user"], rng))])
     head = ["", "reward", "NDCG of new items", "new items taken of those shown", "new items bought", "reward, only new"]
-    pairs = [("content", "als"), ("content", "bpr"), (TEXT, BY_ID)]
+    pairs = [("content", "als"), ("content", "bpr"), *([(TEXT, BY_ID)] if trainings else [])]
     leads = [
         [f"{first} - {second}", _lead(rows, shipped, first, second, "num_unseen_consumed"), _ndcg(rows, first, second)]
         + [_lead(rows, only, first, second, "reward")]
@@ -176,11 +175,13 @@ def _ndcg(rows: pd.DataFrame, first: str, second: str) -> str:
     return interval(found.difference, signed=True)
 
 
-def _ratio(rows: pd.DataFrame, top: str, bottom: str) -> Estimate:
-    """Of sums over users, of those who have anything below the line."""
+def _ratio(rows: pd.DataFrame, top: str, bottom: str) -> str:
+    """Of sums over users, of those who have anything below the line; a dash where nobody has."""
     sums = rows.groupby("user")[[top, bottom]].sum()
     sums = sums[sums[bottom] > 0]
-    return statistics.ratio(sums[top], sums[bottom], sums.index, np.random.default_rng(0))
+    if sums.empty:
+        return "–"
+    return interval(statistics.ratio(sums[top], sums[bottom], sums.index, np.random.default_rng(0)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
