@@ -3,10 +3,10 @@
     python benchmarks/cold_start.py items --users 500 --seeds 2 --page benchmarks/cold_start.md
     python benchmarks/cold_start.py users --users 500 --seeds 2 --page benchmarks/cold_start.md
 
-``items`` plays the scenario cold_start_items, as it ships and with hardly any but new items among the candidates. Agents
-learn before new items arrive. ``content`` ranks by the items' texts alone, ``als`` and ``bpr`` by ids alone. ``scorer
-with text`` and ``scorer by id`` are one network (``recgym.agents.scorer``), trained with each training seed on the same
-slates; the second one sees zeros in place of texts, categories and prices. Figures are means over trainings.
+``items`` plays the scenario cold_start_items, as it ships and with hardly any but new items among the candidates.
+Agents learn before new items arrive. ``content`` ranks by the items' texts alone, ``als`` and ``bpr`` by ids alone.
+``scorer with text`` and ``scorer by id`` are one network (``recgym.agents.scorer``), trained with each training seed on
+the same slates; the second one sees zeros in place of texts, categories and prices. Figures are means over trainings.
 
 ``users`` plays the scenario cold_start_users, a quarter each of the users with 0, 1-5, 6-20 or all purchases known. The
 leads of agents that use histories over popularity are told by that, on the first slate of the episode, and against the
@@ -107,8 +107,8 @@ def items(world: World, users: int, seeds: int, out: Path, trainings: int, steps
     names = ["paired difference", "new items bought", "NDCG of new items", "new items bought, hardly any others"]
     about = (
         f"Scenario `cold_start_items` ({users} users x {seeds} seeds, the same for all; {trainings} trainings of each "
-        "scorer): a fifth of the catalogue is in nobody's log. In the last column candidates are 100 draws of new items; "
-        "popular ones stand in for those drawn twice, two or three a slate's candidates. 95% intervals over users."
+        "scorer): a fifth of the catalogue is in nobody's log. In the last column candidates are 100 draws of new "
+        "items; popular ones stand in for those drawn twice, two or three a slate's candidates. 95% intervals over users."
     )
     return f"{about}\n\n{grid(head, lines)}\n\n{grid(names, leads)}"
 
