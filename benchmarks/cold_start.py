@@ -108,7 +108,7 @@ def items(world: World, users: int, seeds: int, out: Path, trainings: int, steps
     about = (
         f"Scenario `cold_start_items` ({users} users x {seeds} seeds, the same for all; {trainings} trainings of each "
         "scorer): a fifth of the catalogue is in nobody's log. In the last column candidates are 100 draws of new "
-        "items; popular ones stand in for those drawn twice, two or three a slate's candidates. 95% intervals over users."
+        "items; popular ones stand in for those drawn twice, two or three of a hundred. 95% intervals over users."
     )
     return f"{about}\n\n{grid(head, lines)}\n\n{grid(names, leads)}"
 
