@@ -6,8 +6,9 @@ the score, t the K-th best score, d the deviation of the scores and w a width,
 
     Q(s, a) = V(s) + sum over i of p_i q(s, i),    p_i = K sigmoid((s_i - t) / (w d)) / sum over j of the same
 
-so that the gradient of Q raises the scores of items of more value than those shown, whatever the scores' scale, and
-lowers the others. While learning as in evaluations, what the trip has shown already comes last. Features are
+for the actor, so that its gradient raises the scores of items of more value than those shown, whatever the scores'
+scale, and lowers the others. The critics themselves learn with p_i = 1 for what was shown and 0 for the rest. While
+learning as in evaluations, what the trip has shown already comes last, and some lanes act at random. Features are
 standardised once.
 """
 
@@ -17,7 +18,9 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -47,10 +50,21 @@ class SACConfig(OffPolicyConfig):
 
     actions: Literal["scores", "weights"] = Field("weights", description="the action mode")
     total_steps: int = Field(300_000, ge=1, description="slates shown in all, the default budget")
+    exploration: Annotated[float, Search(0.01, 0.5, log=True)] = Field(
+        0.1, ge=0, le=1, description="chance that a lane acts at random"
+    )
     target_rate: float = Field(0.05, gt=0, le=1, description="share by which targets follow at each gradient step")
     deviation: Annotated[float, Search(0.02, 0.5, log=True)] = Field(
-        0.1, gt=0, lt=1, description="that an action's numbers should keep: the target entropy, of a normal one"
+        0.05, gt=0, lt=1, description="that an action's numbers should keep: the target entropy, of a normal one"
     )
+
+
+def bounded(mean: Tensor) -> Tensor:
+    """Means before squashing, within (-1, 1): a ranking has no scale, and further out tanh would swallow the noise.
+
+    Left free, means of many weights run off to where nothing is explored any more and gradients are small.
+    """
+    return torch.tanh(mean)
 
 
 class RankActor(RankNetwork):
@@ -59,7 +73,7 @@ class RankActor(RankNetwork):
     def parameters_of(self, observations: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Means and logarithms of deviations [B, A] before squashing."""
         mean, deviation = self(observations["user"].float(), observations["candidates"].float())
-        return mean, (deviation - 1.0).clamp(*_LOG_DEVIATION)
+        return bounded(mean), (deviation - 1.0).clamp(*_LOG_DEVIATION)
 
     def action_log_prob(self, observations: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Actions [B, A] in (-1, 1), and their log-densities [B]."""
@@ -93,9 +107,13 @@ class RankCritics(nn.Module):
         first: Any = self.items[0]  # torch types what a ModuleList holds as Module
         u, c = first.standardised(user, candidates)  # scaled alike in both critics
         scores = linear_scores(actions, candidates) if self.by_weights else actions
-        shown = soft_top(scores, self.slate_size, candidates[:, :, self.before] > 0)
-        # The actor's gradient goes through what is shown alone: values of items and states know no actions.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not actions.requires_grad):
+        z = scores / scores.std(1, keepdim=True).clamp(min=1e-4)
+        z = torch.where(candidates[:, :, self.before] > 0, z - _FAR, z)
+        # What was shown is known where nothing is differentiated. Where the actor is, the gradient goes through what is
+        # shown alone: values of items and states know no actions.
+        soft = actions.requires_grad and torch.is_grad_enabled()
+        shown = soft_top(z, self.slate_size) if soft else hard_top(z, self.slate_size)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not soft):
             state = state_summary(u, c)
             values = [(one.net(state), item.of_standardised(u, c)) for one, item in self._pairs()]
         return tuple(value + (shown * items).sum(1, keepdim=True) for value, items in values)
@@ -108,18 +126,15 @@ class RankCritics(nn.Module):
         self.train(mode)
 
 
-def soft_top(scores: Tensor, slate_size: int, last: Tensor) -> Tensor:
-    """How far each candidate is among the K best, [B, M], K in all; see the module's docstring.
+def hard_top(scores: Tensor, slate_size: int) -> Tensor:
+    """1 for the K best of scores [B, M], else 0; float32 [B, M]."""
+    return torch.zeros_like(scores).scatter_(1, scores.topk(slate_size, dim=1).indices, 1.0)
 
-    Args:
-        scores: [B, M].
-        slate_size: K.
-        last: bool [B, M], candidates that come after all others.
-    """
-    z = scores / scores.std(1, keepdim=True).clamp(min=1e-4)
-    z = torch.where(last, z - _FAR, z)
-    threshold = z.topk(min(slate_size + 1, z.shape[1]), dim=1).values[:, -2:].mean(1, keepdim=True)
-    near = torch.sigmoid((z - threshold) / WIDTH)
+
+def soft_top(scores: Tensor, slate_size: int) -> Tensor:
+    """How far each candidate is among the K best of scores [B, M], K in all; see the module's docstring."""
+    threshold = scores.topk(min(slate_size + 1, scores.shape[1]), dim=1).values[:, -2:].mean(1, keepdim=True)
+    near = torch.sigmoid((scores - threshold) / WIDTH)
     return near * (slate_size / near.sum(1, keepdim=True))
 
 
@@ -151,6 +166,20 @@ class RankSACPolicy(SACPolicy):
         return self.actor.action_log_prob(observation)[0]
 
 
+class LaneSAC(SAC):
+    """SB3's SAC, some lanes of which act at random: what is never shown is never learned to be good."""
+
+    exploration = 0.0  # chance of a lane
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        _, own = super()._sample_action(learning_starts, action_noise, n_envs)
+        explores = torch.rand(n_envs, 1).numpy() < self.exploration
+        actions = np.where(explores, 2.0 * torch.rand(own.shape).numpy() - 1.0, own)  # the box is that of tanh
+        return actions, actions
+
+
 class SACAgent(SB3Agent):
     """Shows the candidates of highest mean score, or of largest weighted sum by the mean weights.
 
@@ -159,7 +188,7 @@ class SACAgent(SB3Agent):
 
     id = "sac"
     Config = SACConfig
-    algorithm = SAC
+    algorithm = LaneSAC
 
     def build(self, num_user: int, num_candidate: int) -> nn.Module:
         """See ``NetworkAgent.build``."""
@@ -168,7 +197,7 @@ class SACAgent(SB3Agent):
     def scores(self, user: Tensor, candidates: Tensor) -> Tensor:
         """See ``NetworkAgent.scores``."""
         mean, _ = self.network(user, candidates)
-        return self.network.candidate_scores(torch.tanh(mean), candidates)
+        return self.network.candidate_scores(torch.tanh(bounded(mean)), candidates)
 
     def trained_part(self, policy: Any) -> nn.Module:
         """See ``SB3Agent.trained_part``."""
@@ -188,12 +217,17 @@ class SACAgent(SB3Agent):
         """See ``SB3Agent.wrap``."""
         return RankedVecEnv(env, self.view(env), self._shown, self.config.actions)
 
+    def prepare(self, model: BaseAlgorithm, venv: SB3VecEnv) -> None:
+        """See ``SB3Agent.prepare``."""
+        assert isinstance(model, LaneSAC)
+        model.exploration = self.config.exploration
+
     def make(self, venv: SB3VecEnv) -> BaseAlgorithm:
         """See ``SB3Agent.make``."""
         config = self.config
         space: Any = venv.action_space
         entropy = 0.5 * math.log(2.0 * math.pi * math.e) + math.log(config.deviation)  # of one number
-        return SAC(
+        return LaneSAC(
             RankSACPolicy,
             venv,
             learning_rate=LinearSchedule(config.learning_rate, config.learning_rate / 10, 1.0),

@@ -18,7 +18,7 @@ from recgym.agents.qrdqn import QRDQNAgent, QRDQNConfig
 from recgym.agents.reinforce import ReinforceAgent, top_k_factor
 from recgym.agents.reinforce import _Trainer as ReinforceTrainer
 from recgym.agents.replay import Replay
-from recgym.agents.sac import RankActor, soft_top
+from recgym.agents.sac import RankActor, RankCritics, hard_top, soft_top
 from recgym.agents.sb3 import ItemValues, LaneByLane
 from recgym.agents.slateq import item_targets, slate_value
 from recgym.agents.training import training_env
@@ -203,13 +203,11 @@ def test_hac_inverts_slates() -> None:
 
 
 def test_sac_density_and_soft_slates() -> None:
-    scores, fresh = torch.tensor([[0.9, -0.9, 0.5, 0.1]]), torch.zeros(1, 4, dtype=torch.bool)
-    shown = soft_top(scores, 2, fresh)
+    scores = torch.tensor([[0.9, -0.9, 0.5, 0.1]])
+    shown = soft_top(scores, 2)
     assert (shown[0, [0, 2]] > 0.6).all() and (shown[0, [1, 3]] < 0.4).all()
     assert float(shown.sum()) == pytest.approx(2.0)
-    torch.testing.assert_close(soft_top(7.0 * scores - 3.0, 2, fresh), shown)  # what ranks alike is shown alike
-    again = soft_top(scores, 2, torch.tensor([[True, False, False, False]]))
-    assert float(again[0, 0]) < 1e-6 and again[0, [2, 3]].min() > 0.5
+    assert hard_top(scores, 2).tolist() == [[1.0, 0.0, 1.0, 0.0]]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         actor = RankActor(2, 3, 4, "scores", outputs=2)
@@ -220,6 +218,29 @@ def test_sac_density_and_soft_slates() -> None:
     normal = torch.distributions.Normal(mean, log_deviation.exp())
     squashed = torch.distributions.TransformedDistribution(normal, torch.distributions.TanhTransform(cache_size=1))
     torch.testing.assert_close(log_prob, squashed.log_prob(actions).sum(1), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("actions", ["scores", "weights"])
+def test_sacs_critics_value_what_is_shown_whatever_the_scale_of_an_action(actions: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        critics = RankCritics(2, 3, 4, slate_size=2, actions=actions, before=2)
+        seen = {"user": torch.rand(5, 2), "candidates": torch.rand(5, 6, 3).round(decimals=1)}
+        action = torch.rand(5, 6 if actions == "scores" else 3)
+    seen["candidates"][:, :, 2] = 0.0
+    seen["candidates"][:, 0, 2] = 1.0  # the first one was shown before
+    ranked = action if actions == "scores" else (seen["candidates"] * action[:, None]).sum(-1)
+    ranked = ranked.clone()
+    ranked[:, 0] = -torch.inf
+    item, state = critics.items[0], critics.states[0]
+    values = item(seen["user"], seen["candidates"]).gather(1, ranked.topk(2).indices)  # type: ignore[operator]
+    expected = state(seen["user"], seen["candidates"]) + values.sum(1, keepdim=True)  # type: ignore[operator]
+    torch.testing.assert_close(critics(seen, action)[0], expected)
+    torch.testing.assert_close(critics(seen, 0.1 * action)[0], expected)
+    soft = critics(seen, action.clone().requires_grad_())[0]
+    torch.testing.assert_close(critics(seen, (0.1 * action).requires_grad_())[0], soft)
+    soft.sum().backward()
+    assert all(parameter.grad is None for parameter in critics.parameters())  # the actor moves, and nothing else
 
 
 def test_masks_are_what_the_trip_has_not_shown(world: World) -> None:
