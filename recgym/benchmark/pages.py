@@ -35,10 +35,11 @@ def write_part(page: Path, title: str, part: str, command: str, text: str) -> No
 def command_of(script: str, arguments: Sequence[str] | None = None) -> str:
     """What reruns a script of ``benchmarks`` with ``arguments``; None: with those of this process.
 
-    Where results are kept (``--out DIRECTORY``) is left out: it is nobody else's business.
+    Where results are kept (``--out DIRECTORY``, ``--page FILE``) is left out: it is nobody else's business.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if "--out" in words:
-        at = words.index("--out")
-        del words[at : at + 2]
+    for option in ("--out", "--page"):
+        if option in words:
+            at = words.index(option)
+            del words[at : at + 2]
     return shlex.join(["python", f"benchmarks/{Path(script).name}", *words])
