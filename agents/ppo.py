@@ -52,7 +52,9 @@ class PPOConfig(AgentConfig):
         description="discount per slate; null: 0 where an episode is one trip, whose slates hardly shape later ones, "
         "and 1 over a horizon of days, where a discount by slates would hide that visits come sooner or later",
     )
-    gae_lambda: float = Field(0.9, ge=0, le=1, description="of generalised advantage estimation")
+    gae_lambda: float = Field(
+        0.5, ge=0, le=1, description="of generalised advantage estimation; higher, the luck of more visits is noise"
+    )
     clip_range: float = Field(
         0.2, gt=0, description="of the probability ratio of an item (or of a slate, a product of K)"
     )
