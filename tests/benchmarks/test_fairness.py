@@ -98,4 +98,9 @@ def test_the_command_writes_its_part_of_the_page(
     fairness.main(["providers", *where, "--out", str(tmp_path / "out"), "--page", str(page)])
     text = page.read_text()
     assert capsys.readouterr().out.strip() in text
-    assert "as it was" in text and "--out" not in text and "--page" not in text and "    python benchmarks/fairness.py providers" in text
+    assert (
+        "as it was" in text
+        and "--out" not in text
+        and "--page" not in text
+        and "    python benchmarks/fairness.py providers" in text
+    )
