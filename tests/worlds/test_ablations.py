@@ -85,6 +85,8 @@ def test_the_table_is_part_of_the_card():
     figures = {**Budget()._asdict(), "items": 40, "rows": compare(runs(without_text=[0.1, 0.1, 0.1]))}
     figures["findings"] = findings(figures["rows"])
     table = render_ablations(figures)
+    noted = render_ablations({**figures, "note": "Of an earlier build."})
+    assert noted == table.replace("paired by seed.", "paired by seed. Of an earlier build.")
     assert "| without text | 0.1000" in table
     spec = load_world("ecommerce").spec
     assert "## Ablations" not in render_card(spec.model_copy(update={"metrics": {}}))

@@ -64,6 +64,9 @@ def test_the_card_is_that_of_the_spec_and_complete(world: World) -> None:
     assert len(ensemble["members"]) == 1 + len(world.members) == 3
     assert ensemble["mean"]["log_loss"][0] < max(member["log_loss"][0] for member in ensemble["members"])
     assert ensemble["disagreement"] > 0
+    left_out = {row["name"] for row in metrics["ablations"]["rows"]}
+    parts = {f"without {part}" for part in ("text", "graph", "sequence", "repeat head", "pre-training")}
+    assert left_out >= {"full model", *parts}
     assert world.spec.data["source"]["files"]
     assert world.spec.versions["torch"]
 
