@@ -152,9 +152,9 @@ def _run(plan: Plan, store: RunDirectory | None, workers: int, report: Progress,
     rows = _merge(store, work)
     curves = []
     for scenario in plan.scenarios:
-        where = plan.world if plan.home is None else plan.home
+        school = plan.world if plan.home is None else plan.home
         there = scenario if plan.home is None else scenario_at_home(scenario, plan.home)
-        curves += [entrant.curve(where, there, train_steps=plan.train_steps) for entrant in plan.entrants]
+        curves += [entrant.curve(school, there, train_steps=plan.train_steps) for entrant in plan.entrants]
     if any(len(curve) for curve in curves):
         write_parquet(store.path / TRAINING, pd.concat([curve for curve in curves if len(curve)]))
     return rows
