@@ -1,7 +1,7 @@
 """What fairness costs: re-rankers that trade purchases for fairness, to providers and to groups of users.
 
     python benchmarks/fairness.py providers --users 500 --seeds 2 --page benchmarks/fairness.md
-    python benchmarks/fairness.py users --attribute age --seeds 2 --page benchmarks/fairness.md
+    python benchmarks/fairness.py users --attribute income --seeds 2 --page benchmarks/fairness.md
 
 ``providers`` plays the scenario provider_fairness. ``ProviderRanker`` fills a slate from the top: at each position it
 weighs how far down another agent's ranking an item stands against how much attention its provider lacks of the share
@@ -296,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--world", default="ecommerce")
     parser.add_argument("--users", type=int, help="how many; users: the rest say how much is to be levelled")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--attribute", default="age", help="of the users that are grouped")
+    parser.add_argument("--attribute", default="income", help="of the users that are grouped")
     parser.add_argument("--out", type=Path, help="keeps the rows there, and resumes")
     parser.add_argument("--page", type=Path, help="Markdown file")
     given = parser.parse_args(arguments)
@@ -309,7 +309,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _, text = users(world, given.attribute, given.seeds, out, given.users)
     print(text)
     if given.page:
-        write_part(given.page, TITLE, PARTS[given.part], command_of(__file__, arguments), text)
+        part = PARTS[given.part] + (f" by {given.attribute}" if given.part == "users" else "")
+        write_part(given.page, TITLE, part, command_of(__file__, arguments), text)
 
 
 if __name__ == "__main__":
