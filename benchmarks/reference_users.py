@@ -2,7 +2,7 @@
 
 ``python benchmarks/reference_users.py --seeds 5``. RecSim's two worlds (Ie et al., 2019): in long-term satisfaction an
 agent that discounts by 0.9 against the same agent with discount 0; in interest evolution SlateQ against its myopic
-variant. Each seed trains both on the same users and scores them on the same luck; the interval is of the paired
+variant. In the former ten trips of six slates make an episode, since agents see what a trip has shown. Each seed trains both on the same users and scores them on the same luck; the interval is of the paired
 differences (t over seeds, 95%). Beside them, two rules that read what no agent sees, to say how much is to be had.
 """
 
@@ -29,7 +29,7 @@ from recgym.simulation.simulator import Simulator
 from recgym.worlds.reference import reference_world, stepwise
 
 SETTINGS = {
-    "long_term_satisfaction": (stepwise(1, 10, {"revenue": 0.05}), 0.9),
+    "long_term_satisfaction": (stepwise(1, 10, {"revenue": 0.05}, slates=6), 0.9),
     "interest_evolution": (stepwise(3, 10, {"purchase": 1.0}), 0.95),
 }
 RULES = {"long_term_satisfaction": ("kale", "choc"), "interest_evolution": ("quality", "interest")}

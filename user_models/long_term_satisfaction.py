@@ -41,12 +41,12 @@ class LongTermSatisfactionUsers(SimpleUsers):
 
     Departures: the innovation N(0, 0.05) of n is left out, since transitions draw nothing; sensitivity is 0.2, because
     at RecSim's 0.01 choc is best in the long run too (5 sigmoid(-0.01 / 0.3) > 4 sigmoid(0.01 / 0.3)) and there is
-    nothing to plan; every examined item is taken, so play it with slates of one item and one slate a trip, see
-    ``recgym.worlds.reference``. The clickbait score is the rank of the item's first text component, in (0, 1). All of
+    nothing to plan; every examined item is taken, so play it with slates of one item, see ``recgym.worlds.reference``.
+    Trips end with the scenario's ``max_slates``. Give them several: satisfaction is hidden, and what a trip has shown
+    is all that tells an agent of it. With one slate a trip, what a slate does to later ones cannot be learned from
+    observations, and a far-sighted agent has no more to go by than a myopic one. The clickbait score is the rank of the item's first text component, in (0, 1). All of
     it is assumed, nothing is fitted.
     """
-
-    mean_basket = 2.0
 
     def __init__(self, world: World, device: str | torch.device = "cpu") -> None:
         """Tabulates clickbait scores, and where users start."""
@@ -87,6 +87,10 @@ class LongTermSatisfactionUsers(SimpleUsers):
             number = number + taken[:, slot]
         push = torch.where(number > 0, 2 * (total / number.clamp(min=1) - 0.5), 0.0)
         return Exposure(torch.where(number > 0, MEMORY * state.net - push, state.net), state.left - 1)
+
+    def intend(self, state: Exposure, uniforms: Tensor) -> Tensor:
+        """See ``UserModel.intend``: no trip ends because enough was taken."""
+        return torch.full(uniforms.shape, BUDGET, dtype=torch.int32, device=self.device)
 
     def away(self, state: Exposure, record: Record, uniforms: Tensor, hazard: Tensor) -> tuple[Tensor, Tensor]:
         """See ``UserModel.away``: the next slate comes a day later, as long as there are slates left."""

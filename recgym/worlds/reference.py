@@ -27,10 +27,13 @@ def reference_world(num_users: int = 400, num_items: int = 600, seed: int = 0) -
     return bare_world("reference", "A world for reference users", num_users, columns, text, {"world": seed})
 
 
-def stepwise(slate_size: int, num_candidates: int, terms: dict[str, float]) -> Scenario:
-    """One slate a trip, all of it examined, nothing but the users' own rules: as RecSim plays its users."""
+def stepwise(slate_size: int, num_candidates: int, terms: dict[str, float], slates: int = 1) -> Scenario:
+    """``slates`` a trip, all of each examined, nothing but the users' own rules: as RecSim plays its users.
+
+    What agents see of the past is pooled over the trip, so with one slate a trip they see nothing of it.
+    """
     settings: dict[str, Any] = {
-        "episode": {"kind": "horizon", "max_slates": 1, "horizon_days": 5000, "max_steps": 1000},
+        "episode": {"kind": "horizon", "max_slates": slates, "horizon_days": 5000, "max_steps": 1000},
         "behaviour": {
             "lift": 0.0,
             "examination": {"decay": 1.0},
