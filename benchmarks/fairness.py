@@ -37,11 +37,12 @@ from recgym.agents.greedy import GreedyAgent
 from recgym.agents.protocol import ActContext, Agent, AgentConfig, Observations, as_tensor, observation_layout
 from recgym.benchmark.pages import command_of, grid, write_part
 from recgym.errors import RecGymError
-from recgym.evaluation import statistics
+from recgym.evaluation import aggregate, statistics
 from recgym.evaluation.families import interval
 from recgym.evaluation.measures import measure
 from recgym.evaluation.metrics.groups import user_gaps
 from recgym.evaluation.metrics.user_fairness import GroupGap
+from recgym.evaluation.plan import sample_users
 from recgym.evaluation.runner import evaluate
 from recgym.evaluation.statistics import Estimate
 from recgym.evaluation.store import read_manifest
@@ -231,11 +232,10 @@ def users(world: World, attribute: str, seeds: int, out: Path, sample: int | Non
         seeds=CALIBRATION_SEEDS,
         out=out / "calibration",
     )
-    first = evaluate(world, scenario, "random", users=half, seeds=1, progress=False)["user"]
-    before = before[~before["user"].isin(first)]
+    before = before[~before["user"].isin(sample_users(world.num_users, half))]
     means = before.assign(group=labels.iloc[before["user"]].to_numpy()).groupby(["agent", "group"])["reward"].mean()
     groups = [group for group in means["frequency"].index if group != "unknown"]
-    low = min(groups, key=lambda group: means["frequency", group])
+    low, high = (pick(groups, key=lambda group: means["frequency", group]) for pick in (min, max))
     target = means["frequency", low]
     full = {}
     for group in groups:  # reward falls about linearly with the share of random slots
@@ -255,16 +255,19 @@ def users(world: World, attribute: str, seeds: int, out: Path, sample: int | Non
                 raise RecGymError(f"{utility} by {attribute}: {gap}")
             cells.append(f"{interval(gap.gap)} / {gap.permuted_gap:.2g}, p {gap.p_value:.3f}")
             if utility == "reward":
+                cells.append(_lead(rows, agent, next(iter(ladder)), labels, high, low))
                 cells.append(f"{interval(gap.worst)} ({gap.worst_group})")
         lines.append(cells)
-    head = ["", "reward", "- level 0", "gap in reward", "worst group", "gap in parity", "gap in opportunity"]
+    head = ["", "reward", "- level 0", "gap in reward", f"{high} over {low}, - level 0", "worst group"]
+    head += ["gap in parity", "gap in opportunity"]
     sizes = labels.iloc[rows["user"].unique()].value_counts()
     about = (
         f"Scenario `user_fairness` by {attribute}, {half:,} users x {seeds} seeds, the same for all "
         f"({', '.join(f'{group}: {sizes[group]}' for group in sizes.index)}); shares of random slots from the other "
         f"{world.num_users - half:,} users: {', '.join(f'{g} {share:.2f}' for g, share in full.items())} at level "
         "1. Gap: largest less smallest mean over groups, unknown left out, with its 95% interval; after the stroke the "
-        "mean gap under shuffled labels, and p, the chance of a gap as large under them."
+        "mean gap under shuffled labels, and p, the chance of a gap as large under them. "
+        f"{high} over {low}: how the lead of that group in reward changes, paired by user and luck."
     )
     return rows, f"{about}\n\n{grid(head, lines)}"
 
@@ -283,6 +286,25 @@ def _difference(rows: pd.DataFrame, agent: str, other: str, column: str) -> str:
         return ""
     [found] = statistics.compare(rows, agent, other, np.random.default_rng(0), value=column)
     return interval(found.difference, signed=True)
+
+
+def _lead(rows: pd.DataFrame, agent: str, other: str, labels: pd.Series, high: str, low: str) -> str:
+    """How much larger the lead of users ``high`` over users ``low`` is with ``agent`` than with ``other``."""
+    if agent == other:
+        return ""
+    pairs = statistics.paired_values(rows, agent, other, "reward")
+    groups = labels.iloc[pairs["user"]].to_numpy()
+    own = np.isin(groups, [high, low])
+    gaps, groups = (pairs["first"] - pairs["second"]).to_numpy()[own], groups[own]
+    onehot = np.stack([groups == high, groups == low], axis=1).astype(np.float64)
+
+    def change(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        means = (weights @ (onehot * gaps[:, None])) / (weights @ onehot)
+        return means[:, :1] - means[:, 1:]
+
+    users = pairs["user"].to_numpy()[own]
+    [found] = aggregate.bootstrap(change, users, np.random.default_rng(0), strata=groups, draws=2000)
+    return interval(found, signed=True)
 
 
 def _text(line: pd.Series) -> str:
