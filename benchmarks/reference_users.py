@@ -2,8 +2,9 @@
 
 ``python benchmarks/reference_users.py --seeds 5``. RecSim's two worlds (Ie et al., 2019): in long-term satisfaction an
 agent that discounts by 0.9 against the same agent with discount 0; in interest evolution SlateQ against its myopic
-variant. In the former ten trips of six slates make an episode, since agents see what a trip has shown. Each seed trains both on the same users and scores them on the same luck; the interval is of the paired
-differences (t over seeds, 95%). Beside them, two rules that read what no agent sees, to say how much is to be had.
+variant. In the former ten trips of six slates make an episode, since agents see what a trip has shown. Each seed trains
+both on the same users and scores them on the same luck; the interval is of the paired differences (t over seeds, 95%).
+Beside them, two rules that read what no agent sees, to say how much is to be had.
 """
 
 from __future__ import annotations

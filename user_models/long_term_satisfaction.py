@@ -44,8 +44,8 @@ class LongTermSatisfactionUsers(SimpleUsers):
     nothing to plan; every examined item is taken, so play it with slates of one item, see ``recgym.worlds.reference``.
     Trips end with the scenario's ``max_slates``. Give them several: satisfaction is hidden, and what a trip has shown
     is all that tells an agent of it. With one slate a trip, what a slate does to later ones cannot be learned from
-    observations, and a far-sighted agent has no more to go by than a myopic one. The clickbait score is the rank of the item's first text component, in (0, 1). All of
-    it is assumed, nothing is fitted.
+    observations, and a far-sighted agent has no more to go by than a myopic one. The clickbait score is the rank of the
+    item's first text component, in (0, 1). All of it is assumed, nothing is fitted.
     """
 
     def __init__(self, world: World, device: str | torch.device = "cpu") -> None:

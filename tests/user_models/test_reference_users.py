@@ -91,10 +91,13 @@ def test_choc_engages_now_and_kale_later() -> None:
     assert ends[kale] > 2 * ends[choc]
 
 
-@pytest.mark.parametrize(("model", "size"), [(LongTermSatisfactionUsers, 1), (InterestEvolutionUsers, 3)])
-def test_episodes_last_as_long_as_the_budget(model: Any, size: int) -> None:
+@pytest.mark.parametrize(
+    ("model", "size", "slates"),
+    [(LongTermSatisfactionUsers, 1, 1), (LongTermSatisfactionUsers, 1, 6), (InterestEvolutionUsers, 3, 1)],
+)
+def test_episodes_last_as_long_as_the_budget(model: Any, size: int, slates: int) -> None:
     world = reference_world(50, 60)
-    scenario = stepwise(size, 10, {"purchase": 1.0})
+    scenario = stepwise(size, 10, {"purchase": 1.0}, slates)
     simulator = Simulator(world, scenario, user_model=model(world))
     state = simulator.reset(torch.arange(8), torch.zeros(8, dtype=torch.int64))
     ended = torch.zeros(8, dtype=torch.int64)
