@@ -42,7 +42,7 @@ def test_the_scorer_by_id_does_not_see_what_items_are_like(cold: ModuleType, wor
     for kind, sees in ((ScorerAgent, True), (cold.IdScorer, False)):
         agent = cold._trained(kind, world, scenario, 0, 1024)
         scores = [
-            agent.models["response"].by_blocks(
+            agent.models["response"](
                 agent._batch(*(one if key == "candidates" else observations[key] for key in ScorerAgent.observes))
             )
             for one in (observations["candidates"], changed)
