@@ -45,6 +45,24 @@ def slates(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random((B, M)).argsort(axis=1)[:, :K]
 
 
+def test_rewards_are_scaled_for_learning_and_told_as_they_are(world: World) -> None:
+    plain, scaled = (SB3VecEnv(environment(world)) for _ in range(2))
+    scaled.reward_scale = 0.25
+    for venv in (plain, scaled):
+        venv.seed(3)
+        venv.reset()
+    ends = 0
+    for step in range(4):
+        _, rewards, dones, infos = plain.step(slates(step))
+        _, less, _, told = scaled.step(slates(step))
+        np.testing.assert_allclose(less, rewards * 0.25)
+        np.testing.assert_allclose(scaled.credits(), plain.credits() * 0.25)
+        for lane in np.flatnonzero(dones):
+            assert told[lane]["episode"]["r"] == infos[lane]["episode"]["r"]
+            ends += 1
+    assert ends
+
+
 def test_terminal_observations_and_time_limits(venv: SB3VecEnv, world: World) -> None:
     """Up to its first end, a lane sees what it sees in an environment that restarts one step later."""
     later = environment(world, AutoresetMode.NEXT_STEP)

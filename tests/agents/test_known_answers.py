@@ -13,6 +13,7 @@ from recgym.agents import ActContext
 from recgym.agents.dqn import DQNAgent, DQNConfig
 from recgym.agents.hac import affinity, inverse
 from recgym.agents.maskable_ppo import MaskedVecEnv
+from recgym.agents.ppo import PPOAgent, PPOConfig
 from recgym.agents.protocol import agent_class, parse_config
 from recgym.agents.qrdqn import QRDQNAgent, QRDQNConfig
 from recgym.agents.reinforce import ReinforceAgent, top_k_factor
@@ -26,6 +27,18 @@ from recgym.agents.wolpertinger import nearest, refined
 from recgym.envs.actions import squared_distances
 from recgym.scenario import load_scenario
 from recgym.worlds.world import World
+
+
+def test_ppo_looks_over_all_visits_where_an_episode_holds_several(world: World) -> None:
+    agent = PPOAgent(world, PPOConfig(num_envs=4, num_steps=4, batch_size=8, calibration_steps=2))
+    discounts = {}
+    for kind in ("session", "horizon"):
+        env = training_env(agent, world, load_scenario("default", {"episode.kind": kind}))
+        discounts[kind] = agent.make(agent.wrap(env)).gamma
+    assert discounts == {"session": 0.0, "horizon": 1.0}
+    rewards = torch.tensor([[1.0, 3.0, 5.0], [2.0, 2.0, 2.0]])  # returns 2, 4 and 6 with a discount of a half
+    assert agent.reward_scale(rewards, 0.5) == pytest.approx(1 / 2)
+    assert agent.reward_scale(torch.zeros(2, 3), 0.5) == pytest.approx(1e3)  # nobody bought anything
 
 
 def test_top_k_factor() -> None:
