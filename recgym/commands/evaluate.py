@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recgym.scenario import Scenario
 
 DEFAULT_ENV = "ecommerce-v0"
+OVERVIEW_SEEDS = 2  # of every scenario: more users tell more than more episodes with each
 
 
 def evaluate(
@@ -42,7 +43,10 @@ def evaluate(
         str, typer.Option(help="Agents by name or run directory, separated by commas; all: every registered one.")
     ] = "random,popularity,frequency,item_knn,greedy",
     users: Annotated[int | None, typer.Option(help="Users, the same for every agent. Default: the scenario's.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Episodes with each user. Default: the scenario's.")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Episodes with each user. Default: the scenario's, or 2 of each where all are played."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory for rows and report; the same command again resumes.")
     ] = None,
@@ -67,7 +71,7 @@ def evaluate(
     names = _split(agents)
     scenarios = [name for given in scenario or [] for name in _split(given)]
     if scenarios == ["all"]:
-        env = env or DEFAULT_ENV
+        env, seeds = env or DEFAULT_ENV, seeds or OVERVIEW_SEEDS
         fitting, refused = fitting_scenarios(load_world(ENVS.spec(env).own_world() if env in ENVS.names() else env))
         scenarios = [scenario.name for scenario in fitting]
         for name, why in refused.items():

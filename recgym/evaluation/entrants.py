@@ -19,7 +19,6 @@ from recgym.errors import AgentError, RecGymError
 from recgym.evaluation.progress import Progress
 from recgym.registration import AGENTS
 from recgym.scenario import Scenario
-from recgym.simulation.population import platform_world
 from recgym.worlds.world import World
 
 AgentLike: TypeAlias = str | Path | Agent
@@ -38,12 +37,15 @@ class Entrant:
         """Whether the agent learns in the environment and was given by name, so that it has to be trained first."""
         return isinstance(self.source, str) and agent_class(self.source).learns == "environment"
 
-    def agent(self, world: World, scenario: Scenario, *, train_steps: int | None, progress: Progress) -> Agent:
+    def agent(
+        self, world: World, scenario: Scenario, known: World, *, train_steps: int | None, progress: Progress
+    ) -> Agent:
         """The agent, ready to act: loaded, made, or trained (once; later calls load it from the cache).
 
         Args:
             world: the world.
             scenario: the scenario, in which a learner is trained.
+            known: what the scenario's platform knows of ``world``, which takes a while to cut: see ``platform_world``.
             train_steps: budget of a learner given by name; None: its default.
             progress: told how far the training is.
         """
@@ -57,7 +59,7 @@ class Entrant:
                 config=_budget(train_steps),
                 progress=lambda done, total: progress(f"training {self.label}", done, total),
             )
-        return make_agent(self.source, platform_world(world, scenario))
+        return make_agent(self.source, known)
 
     def curve(self, world: World, scenario: Scenario, *, train_steps: int | None) -> pd.DataFrame:
         """Reward while the agent was trained in ``scenario``, or no rows; arguments as ``agent``.

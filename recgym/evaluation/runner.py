@@ -123,14 +123,14 @@ def _open(out: Path, plan: Plan, command: str) -> RunDirectory:
 def _run(plan: Plan, store: RunDirectory | None, workers: int, report: Progress, where: str) -> pd.DataFrame:
     ready: dict[tuple[str, str], Agent] = {}
     for scenario in plan.scenarios:
+        known = platform_world(plan.world, scenario)
+        school, there, learned = plan.world, scenario, known
+        if plan.home is not None:
+            school, there = plan.home, scenario_at_home(scenario, plan.home)
+            learned = platform_world(school, there)
         for entrant in plan.entrants:
-            if plan.home is None:
-                agent = entrant.agent(plan.world, scenario, train_steps=plan.train_steps, progress=report)
-            else:
-                there = scenario_at_home(scenario, plan.home)
-                agent = entrant.agent(plan.home, there, train_steps=plan.train_steps, progress=report)
-                agent = moved(agent, platform_world(plan.world, scenario))
-            ready[scenario.name, entrant.label] = agent
+            agent = entrant.agent(school, there, learned, train_steps=plan.train_steps, progress=report)
+            ready[scenario.name, entrant.label] = agent if plan.home is None else moved(agent, known)
     work = tasks(plan, ready)
     if store is None:
         stage, bar = Stage(plan, ready), Bar(report, work, where)
