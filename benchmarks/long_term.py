@@ -74,7 +74,7 @@ class Watched(Agent):
     id = "watched"
     privileged = True
     inner: Agent
-    copies = 8
+    copies = 4
 
     def watch(self, inner: Agent) -> None:
         """Sets whose slates are shown."""
@@ -159,7 +159,7 @@ def of_ppo(world: World, scenario: Scenario, given: argparse.Namespace) -> dict[
         played = episodes(agent, world, scenario, given.users, given.seeds)
         gap = played["reward"] - greedy["reward"]
         gaps.append(gap)
-        episodes(watched, world, scenario, min(given.users, 50), 1)
+        episodes(watched, world, scenario, min(given.users, 25), 1)
         user, lost = np.concatenate(watched.lost, axis=1)
         line = {
             "seed": seed,
