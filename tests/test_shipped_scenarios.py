@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
+from typer.testing import CliRunner
 
 import recgym
 from recgym.agents import ActContext, Agent, make_agent
 from recgym.agents.protocol import agent_class, parse_config
 from recgym.agents.training import training_env
+from recgym.cli import app
 from recgym.commands import evaluate
 from recgym.envs.vector import RecVectorEnv
 from recgym.errors import ScenarioError
@@ -157,3 +160,18 @@ def test_every_agent_plays_every_scenario(name: str, agent_name: str, worlds: di
         slates = agent.act(observations, context, env=env if agent.privileged else None)
         observations, rewards, *_ = env.step(slates)
         assert np.isfinite(rewards).all()
+
+
+@pytest.mark.slow
+def test_the_command_plays_all_scenarios_and_reports_them(worlds: dict[str, World], tmp_path: Path) -> None:
+    where = ["--env", str(worlds["purchase"].path), "--scenario", "all", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["evaluate", *where, "--agents", "random,greedy", "--users", "4"])
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())
+    played = {part["scenario"] for part in found["scenarios"]}
+    fitting, refused = fitting_scenarios(worlds["purchase"])
+    assert played == {scenario.name for scenario in fitting} and len(played) > 5
+    assert all(f"left out: {name}: " in result.output for name in refused)
+    assert found["run"]["configuration"]["seeds"] == [0, 1]
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert all(scenario.question in text.replace("&#39;", "'") for scenario in fitting)
