@@ -3,12 +3,13 @@
 The paper is "SlateQ: a tractable decomposition for reinforcement learning with recommendation sets".
 
 Q(s, A) = sum over i in A of P(i | s, A) Q(s, i) + P(nothing | s, A) Q(s, nothing): a user model times the long-term
-value of each item that was consumed. Both are learned here, and slates are filled by P(i | s) Q(s, i), the paper's
-top-K heuristic.
+value of each item that was consumed. With A(s, i) = Q(s, i) - Q(s, nothing), what an item adds, that is
+Q(s, A) = Q(s, nothing) + sum over i in A of P(i | s, A) A(s, i). P, A and Q(s, nothing) are learned here.
 
 Departures from the paper: a user here may consume several items of a slate, each by itself, so P(i | s, A) is a
-logistic model of the item alone, P(nothing) its product over the slate, and what follows a slate is split evenly among
-the items consumed, which keeps the decomposition exact (``item_targets``).
+logistic model of the item alone, and what follows a slate, above what follows nothing, is split evenly among the items
+consumed, which keeps the second form exact (``item_targets``). Slates are filled by P(i | s) A(s, i), which maximises
+it; the paper's top-K heuristic is P(i | s) Q(s, i), which ranks by P alone where most of Q follows anyway.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ class SlateQNetwork(nn.Module):
         self.nothing = StateNetwork(num_user, num_candidate, hidden)
 
     def forward(self, user: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of choice and values [B, M], and the value [B] of consuming nothing."""
+        """Logits of choice [B, M], what items are worth above consuming nothing [B, M], and the value [B] of that."""
         u, c = self.choice.standardised(user, candidates)  # scaled alike in both scorers
         return self.choice.of_standardised(u, c), self.value.of_standardised(u, c), self.nothing(u, c).squeeze(1)
 
 
 class SlateQAgent(ReplayAgent):
-    """Shows the candidates of largest P(i | s) Q(s, i)."""
+    """Shows the candidates of largest P(i | s) A(s, i)."""
 
     id = "slateq"
     Config = SlateQConfig
@@ -65,31 +66,32 @@ class SlateQAgent(ReplayAgent):
 
     def scores(self, user: Tensor, candidates: Tensor) -> Tensor:
         """See ``NetworkAgent.scores``."""
-        logits, values, _ = self.network(user, candidates)
-        return torch.exp(-torch.log1p(torch.exp(-logits))) * values  # torch.sigmoid rounds by place, these do not
+        logits, above, _ = self.network(user, candidates)
+        return torch.exp(-torch.log1p(torch.exp(-logits))) * above  # torch.sigmoid rounds by place, these do not
 
     def trainer(self, slate_size: int) -> Trainer:
         """See ``ReplayAgent.trainer``."""
         return _Trainer(self, slate_size)
 
 
-def item_targets(own: Tensor, consumed: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """Targets of Q(s, i) where item i was consumed [n, K], and of Q(s, nothing) where nothing was [n].
+def item_targets(own: Tensor, consumed: Tensor, after: Tensor, nothing: Tensor) -> tuple[Tensor, Tensor]:
+    """Targets of A(s, i) where item i was consumed [n, K], and of Q(s, nothing) where nothing was [n].
 
-    Summed over what was consumed they give the slate's reward and all that follows it.
+    With Q(s, nothing), the targets of what was consumed sum to the slate's reward and all that follows it.
 
     Args:
         own: reward by position [n, K].
         consumed: bool [n, K].
         after: discounted value [n] of the state that follows.
+        nothing: Q(s, nothing) as it is estimated now [n].
     """
     number = consumed.sum(1).clamp(min=1)
-    return own + (after / number)[:, None], after + own.sum(1)
+    return own + ((after - nothing) / number)[:, None], after + own.sum(1)
 
 
-def slate_value(choice: Tensor, values: Tensor, nothing: Tensor) -> Tensor:
-    """Q(s, A) [n] from P(i | s) and Q(s, i) of the slate's items [n, K], and Q(s, nothing) [n]."""
-    return (choice * values).sum(1) + (1.0 - choice).prod(1) * nothing
+def slate_value(choice: Tensor, above: Tensor, nothing: Tensor) -> Tensor:
+    """Q(s, A) [n] from P(i | s) and A(s, i) of the slate's items [n, K], and Q(s, nothing) [n]."""
+    return nothing + (choice * above).sum(1)
 
 
 class _Trainer:
@@ -116,16 +118,16 @@ class _Trainer:
         batch = self.replay.sample(self.config.batch_size, generator)
         slate, consumed = batch.more["slate"], batch.more["consumed"]
         with torch.no_grad():
-            logits, values, nothing = self.target(batch.next_user, batch.next_candidates)
+            logits, above, nothing = self.target(batch.next_user, batch.next_candidates)
             choice = logits.sigmoid()
-            ranked = self.agent.shown_last(choice * values, batch.next_candidates)
+            ranked = self.agent.shown_last(choice * above, batch.next_candidates)
             best = ranked.topk(self.slate_size).indices
-            follows = slate_value(choice.gather(1, best), values.gather(1, best), nothing)
+            follows = slate_value(choice.gather(1, best), above.gather(1, best), nothing)
             after = self.config.gamma * (1.0 - batch.terminated) * follows
-        item_target, nothing_target = item_targets(batch.more["own"], consumed, after)
-        logits, values, nothing = self.network(batch.user, batch.candidates)
+        logits, above, nothing = self.network(batch.user, batch.candidates)
+        item_target, nothing_target = item_targets(batch.more["own"], consumed, after, nothing.detach())
         choice_loss = binary_cross_entropy_with_logits(logits.gather(1, slate), consumed.float())
-        errors = (values.gather(1, slate) - item_target)[consumed]
+        errors = (above.gather(1, slate) - item_target)[consumed]
         nothing_errors = (nothing - nothing_target)[~consumed.any(1)]
         value_loss = errors.square().sum() / max(len(errors), 1)
         nothing_loss = nothing_errors.square().sum() / max(len(nothing_errors), 1)

@@ -31,7 +31,7 @@ from recgym.worlds.reference import reference_world, stepwise
 
 SETTINGS = {
     "long_term_satisfaction": (stepwise(1, 10, {"revenue": 0.05}, slates=6), 0.9),
-    "interest_evolution": (stepwise(3, 10, {"purchase": 1.0}), 0.95),
+    "interest_evolution": (stepwise(3, 10, {"purchase": 1.0}), 0.99),
 }
 RULES = {"long_term_satisfaction": ("kale", "choc"), "interest_evolution": ("quality", "interest")}
 

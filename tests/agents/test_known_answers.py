@@ -121,21 +121,33 @@ def test_slateq_solves_a_two_item_world() -> None:
         values = slate_value(c.reshape(-1, 1), items.reshape(-1, 1), nothing.repeat_interleave(2)).reshape(2, 2)
         best = values.max(1).values
         consumed, declined = torch.ones(2, 1, dtype=torch.bool), torch.zeros(2, 1, dtype=torch.bool)
-        taken, _ = item_targets(pay[:, None], consumed, gamma * best[1].expand(2))
-        _, left = item_targets(torch.zeros(2, 1), declined, gamma * best[0].expand(2))
-        items, nothing = taken.T.expand(2, 2).clone(), left
+        taken = [item_targets(pay[:, None], consumed, gamma * best[1].expand(2), left.expand(2))[0] for left in nothing]
+        _, left = item_targets(torch.zeros(2, 1), declined, gamma * best[0].expand(2), nothing)
+        items, nothing = torch.stack(taken)[..., 0], left
     torch.testing.assert_close(values, q, rtol=1e-5, atol=1e-5)
+
+
+def test_slateq_ranks_by_what_an_item_adds_to_what_follows_anyway(world: World) -> None:
+    agent = agent_class("slateq")(world)
+    likely, unlikely, harmful = 2.0, -2.0, 3.0  # logits of being consumed
+    logits = torch.tensor([[likely, unlikely, harmful]])
+    above = torch.tensor([[0.1, 5.0, -1.0]])  # what lies above the 40 that follow where nothing is consumed
+    agent.network = lambda user, candidates: (logits, above, torch.tensor([40.0]))
+    scores = agent.scores(torch.zeros(1, 1), torch.zeros(1, 3, 1))
+    torch.testing.assert_close(scores, logits.sigmoid() * above)
+    assert scores.argsort(descending=True).tolist() == [[1, 0, 2]]
 
 
 def test_slateq_targets_sum_to_the_slates_return() -> None:
     own = torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
     consumed = torch.tensor([[True, False, True], [False, False, False]])
     after = torch.tensor([5.0, 7.0])
-    items, nothing = item_targets(own, consumed, after)
-    total = torch.where(consumed, items, 0.0).sum(1) + torch.where(consumed.any(1), 0.0, nothing)
+    estimate = torch.tensor([4.0, 100.0])
+    items, nothing = item_targets(own, consumed, after, estimate)
+    total = torch.where(consumed, items, 0.0).sum(1) + torch.where(consumed.any(1), estimate, nothing)
     torch.testing.assert_close(total, own.sum(1) + after)
-    chance, value = torch.tensor([[0.5, 0.2]]), torch.tensor([[2.0, 10.0]])
-    torch.testing.assert_close(slate_value(chance, value, torch.tensor([3.0])), torch.tensor([1.0 + 2.0 + 0.4 * 3.0]))
+    chance, above = torch.tensor([[0.5, 0.2]]), torch.tensor([[2.0, 10.0]])
+    torch.testing.assert_close(slate_value(chance, above, torch.tensor([3.0])), torch.tensor([3.0 + 1.0 + 2.0]))
 
 
 def test_quantile_huber_loss_of_one_pair() -> None:
