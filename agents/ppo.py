@@ -45,14 +45,14 @@ class PPOConfig(AgentConfig):
     learning_rate: Annotated[float, Search(1e-3, 3e-2, log=True)] = Field(
         1e-2, gt=0, description="Adam's, falling linearly to a tenth"
     )
-    gamma: Annotated[float | None, Search(0.0, 0.9)] = Field(
+    gamma: float | None = Field(
         None,
         ge=0,
         le=1,
         description="discount per slate; null: 0 where an episode is one trip, whose slates hardly shape later ones, "
         "and 1 over a horizon of days, where a discount by slates would hide that visits come sooner or later",
     )
-    gae_lambda: float = Field(
+    gae_lambda: Annotated[float, Search(0.0, 1.0)] = Field(
         0.5, ge=0, le=1, description="of generalised advantage estimation; higher, the luck of more visits is noise"
     )
     clip_range: float = Field(

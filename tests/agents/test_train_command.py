@@ -76,7 +76,7 @@ def test_stops_early_and_tunes(run, world: World, tmp_path: Path) -> None:
     result = run("--tune", "2", "--out", str(tmp_path / "tuned"), *validated)
     assert result.exit_code == 0, result.output
     trials = json.loads((tmp_path / "tuned" / "tuning" / "run.json").read_text())["results"]
-    assert [set(trial["settings"]) for trial in trials] == [{"gamma", "entropy_coef"}] * 2  # the rest was given
+    assert [set(trial["settings"]) for trial in trials] == [{"gae_lambda", "entropy_coef"}] * 2  # the rest was given
     assert make_agent(tmp_path / "tuned", world).config.learning_rate == 1e-3
     assert run("--tune", "2", "--out", str(tmp_path / "tuned"), "--resume", *validated).exit_code == 0
 

@@ -56,13 +56,16 @@ def test_a_stream_gives_exactly_what_reading_in_memory_gives(tmp_path: Path, mon
     frame.to_parquet(tmp_path / "events.parquet", row_group_size=500)
     files = LogFiles(path=str(tmp_path / "events.parquet"), mapping=MAPPING | {"basket": "shop"})
     whole = load_files(files, "shop")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(stream.tempfile, "tempdir", str(scratch))
     monkeypatch.setattr(own, "STREAM_FROM", 0)
     monkeypatch.setattr(stream.stream, "__kwdefaults__", {**stream.stream.__kwdefaults__, "part": 250})
     parts = load_files(files, "shop")
     assert parts.hash == whole.hash
     assert parts.filters == whole.filters
     assert "duplicate events" in {note.reason for note in whole.filters}
-    assert not list(Path(stream.tempfile.gettempdir()).glob("recgym-stream-*/*"))
+    assert not list(scratch.iterdir())
 
 
 def test_gaps_add_up_in_a_stream_as_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
