@@ -125,7 +125,7 @@ def test_defaults_lie_within_the_search_space(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in AGENTS.names() if learns_by_trying(name)])
 def test_every_rl_agent_can_be_tuned(name: str) -> None:
     space = search_space(agent_class(name).Config)
-    assert "learning_rate" in space and "gamma" in space
+    assert "learning_rate" in space and {"gamma", "gae_lambda"} & set(space)  # how fast, and how far it looks
 
 
 def test_an_rl_agent_is_tuned(world: World, tmp_path: Path) -> None:
