@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Named after what it was installed from: a change of dependencies installs again, an interrupted set-up starts over.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+# One process a core; a test thread is one thread (tests/conftest.py).
+PARALLEL := -n logical --maxprocesses 8
 TORCH := $(shell grep '^torch==' constraints.txt)
 OLD := import sys; ok = sys.version_info >= (3, 11); ok or print("RecGym needs Python 3.11 or later; this is", sys.version.split()[0], "at", sys.executable + ". Name another one: make PYTHON=python3.12"); sys.exit(not ok)
 
@@ -21,7 +23,7 @@ demo: $(STAMP)
 	$(BIN)/recgym demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # pytest exits with 5 where it selects no test.
 test-slow: $(STAMP)

@@ -126,6 +126,29 @@ class RankNetwork(nn.Module):
         scaling = self if self.by_weights else self.scorer
         return scaling.user_norm(user), scaling.candidate_norm(candidates)
 
+    @property
+    def reach(self) -> Tensor:
+        """How far each number of an action may go, float32 [A] or [1], 1 at most.
+
+        The environment's weights are of features as they are, some of which vary twenty times as much as others; each
+        weight's reach is in proportion to how little its feature varies, so that all move the ranking alike.
+        """
+        if not self.by_weights:
+            return torch.ones(1)
+        scale = self.candidate_norm.scale
+        return scale / scale.max()
+
+    def bounded(self, raw: Tensor) -> Tensor:
+        """Means [B, A] of actions in [-1, 1], of the network's numbers.
+
+        Of weights only the direction decides: too long a vector is shortened as a whole. Squashed one by one, all of
+        them would run to -1 or 1, from where no gradient brings them back, and nothing but their signs would be
+        learned. A score is squashed: next to many others, one that is sure to be shown needs no gradient.
+        """
+        if not self.by_weights:
+            return torch.tanh(raw)
+        return self.reach * raw / raw.abs().amax(dim=1, keepdim=True).clamp(min=1.0)
+
     def candidate_scores(self, actions: Tensor, candidates: Tensor) -> Tensor:
         """The scores [B, M] that actions mean, as the environment ranks by them."""
         return linear_scores(actions, candidates) if self.by_weights else actions

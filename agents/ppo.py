@@ -96,7 +96,8 @@ class PPOAgent(SB3Agent):
         """See ``NetworkAgent.scores``."""
         if self.config.actions == "slate":
             return self.network(user, candidates)
-        return self.network.candidate_scores(torch.tanh(self.network(user, candidates)[0]), candidates)
+        (raw,) = self.network(user, candidates)
+        return self.network.candidate_scores(self.network.bounded(raw), candidates)
 
     def make(self, venv: SB3VecEnv) -> BaseAlgorithm:
         """See ``SB3Agent.make``."""

@@ -59,21 +59,14 @@ class SACConfig(OffPolicyConfig):
     )
 
 
-def bounded(mean: Tensor) -> Tensor:
-    """Means before squashing, within (-1, 1): a ranking has no scale, and further out tanh would swallow the noise.
-
-    Left free, means of many weights run off to where nothing is explored any more and gradients are small.
-    """
-    return torch.tanh(mean)
-
-
 class RankActor(RankNetwork):
     """A squashed normal distribution of actions: of each candidate's score, or of the features' weights."""
 
     def parameters_of(self, observations: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Means and logarithms of deviations [B, A] before squashing."""
         mean, deviation = self(observations["user"].float(), observations["candidates"].float())
-        return bounded(mean), (deviation - 1.0).clamp(*_LOG_DEVIATION)
+        # Means keep within (-1, 1): a ranking has no scale, and further out tanh would swallow the noise.
+        return self.bounded(mean), (deviation - 1.0).clamp(*_LOG_DEVIATION) + self.reach.log()
 
     def action_log_prob(self, observations: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Actions [B, A] in (-1, 1), and their log-densities [B]."""
@@ -197,7 +190,7 @@ class SACAgent(SB3Agent):
     def scores(self, user: Tensor, candidates: Tensor) -> Tensor:
         """See ``NetworkAgent.scores``."""
         mean, _ = self.network(user, candidates)
-        return self.network.candidate_scores(torch.tanh(bounded(mean)), candidates)
+        return self.network.candidate_scores(torch.tanh(self.network.bounded(mean)), candidates)
 
     def trained_part(self, policy: Any) -> nn.Module:
         """See ``SB3Agent.trained_part``."""
@@ -226,7 +219,8 @@ class SACAgent(SB3Agent):
         """See ``SB3Agent.make``."""
         config = self.config
         space: Any = venv.action_space
-        entropy = 0.5 * math.log(2.0 * math.pi * math.e) + math.log(config.deviation)  # of one number
+        entropy = 0.5 * math.log(2.0 * math.pi * math.e) + math.log(config.deviation)  # of one number that reaches 1
+        reach = self.network.reach.log().expand(space.shape[0]).sum()
         return LaneSAC(
             RankSACPolicy,
             venv,
@@ -240,7 +234,7 @@ class SACAgent(SB3Agent):
             gradient_steps=config.num_updates,
             replay_buffer_class=SharedReplayBuffer,
             ent_coef="auto_0.001",
-            target_entropy=float(entropy * space.shape[0]),
+            target_entropy=float(entropy * space.shape[0] + reach),
             stats_window_size=EPISODES_AVERAGED,
             policy_kwargs={
                 "hidden": config.hidden,

@@ -85,8 +85,9 @@ class RankPolicy(ActorCriticPolicy):
     def get_distribution(self, obs: Any) -> Distribution:
         """The distribution of actions."""
         (raw,) = self.scorer(obs["user"].float(), obs["candidates"].float())
-        mean = _REACH * torch.tanh(raw)
-        return DiagGaussianDistribution(mean.shape[1]).proba_distribution(mean, self.log_std.expand_as(mean))
+        mean = _REACH * self.scorer.bounded(raw)
+        deviation = (self.log_std + self.scorer.reach.log()).expand_as(mean)
+        return DiagGaussianDistribution(mean.shape[1]).proba_distribution(mean, deviation)
 
     def predict_values(self, obs: Any) -> Tensor:
         """Values [B, 1]."""

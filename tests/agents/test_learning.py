@@ -94,6 +94,15 @@ def test_learners_reach_ninety_percent_of_the_optimum_in_a_minute(big_world: Wor
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("actions", "steps"), [("scores", 40_000), ("weights", 80_000)])
+def test_ppo_learns_scores_and_weights_too(big_world: World, actions: str, steps: int) -> None:
+    agent = PPOAgent(big_world, PPOConfig(num_envs=LANES, batch_size=256, actions=actions), 0)
+    optimum = mean_reward(make_agent("greedy", big_world), big_world)
+    agent.train(identity_env(big_world, LANES, observation=agent.observes, action_mode=actions), steps)
+    assert mean_reward(agent, big_world) >= 0.9 * optimum
+
+
+@pytest.mark.slow
 def test_sac_learns_scores_too(big_world: World) -> None:
     cls = agent_class("sac")
     agent = cls(big_world, parse_config(cls, {**RL, "actions": "scores"}), 0)
