@@ -22,7 +22,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from recgym.benchmark.ratings import BASELINES, Errors, baseline, read_ratings, side_information, without
+from recgym.benchmark.ratings import (
+    BASELINES,
+    Errors,
+    baseline,
+    read_ratings,
+    require_surprise,
+    side_information,
+    without,
+)
 from recgym.commands.progress import stage_progress
 from recgym.errors import RecGymError
 from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, RatingConfig
@@ -99,6 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
+        if not options.no_baselines:
+            require_surprise()
         test = read_ratings(options.test)
         train = without(read_ratings(options.train), test)
         config = default_config()

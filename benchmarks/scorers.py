@@ -32,7 +32,15 @@ from recgym.agents.features.pairs import Pairs
 from recgym.agents.protocol import agent_class
 from recgym.agents.scoring import ScoringAgent
 from recgym.agents.svdpp import SVDppConfig, learn_ratings
-from recgym.benchmark.ratings import BASELINES, Errors, baseline, read_ratings, side_information, without
+from recgym.benchmark.ratings import (
+    BASELINES,
+    Errors,
+    baseline,
+    read_ratings,
+    require_surprise,
+    side_information,
+    without,
+)
 from recgym.errors import RecGymError
 
 NETWORKS = ("scorer", "fm", "nfm", "ncf", "multiway", "two_tower", "sasrec")
@@ -175,6 +183,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, help="Markdown file that the table is added to")
     options = parser.parse_args(arguments)
     try:
+        if not options.no_baselines:
+            require_surprise()
         test = read_ratings(options.test)
         train = without(read_ratings(options.train), test)
         table = Table(train, test, described=not options.no_text)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,16 +85,25 @@ def side_information(users: pd.Index, items: pd.Index, described: bool) -> Sides
     )
 
 
+def require_surprise() -> Any:
+    """The package scikit-surprise; asked for before hours of training, not after.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        return importlib.import_module("surprise")
+    except ImportError as error:
+        raise DataError("baselines need scikit-surprise: pip install recgym[bench], or --no-baselines") from error
+
+
 def baseline(name: str, train: pd.DataFrame, test: pd.DataFrame, seed: int) -> np.ndarray:
     """Ratings predicted by SVD or SVD++ of scikit-surprise with its default settings.
 
     Raises:
         DataError: scikit-surprise is not installed.
     """
-    try:
-        import surprise
-    except ImportError as error:
-        raise DataError("baselines need scikit-surprise: pip install recgym[bench], or --no-baselines") from error
+    surprise = require_surprise()
     reader = surprise.Reader(rating_scale=(1, 5))
     data = surprise.Dataset.load_from_df(train[["user", "item", "rating"]], reader).build_full_trainset()
     model = getattr(surprise, BASELINES[name])(random_state=seed)
