@@ -1,8 +1,8 @@
 """PPO re-ranker: proximal policy optimisation (Schulman et al., 2017) of a Plackett-Luce slate policy, by SB3.
 
-With ``actions`` it learns normal scores or feature weights instead; what a trip has shown then comes last. Departures
-from the paper: a slate's positions are credited and clipped one by one (see ``SlateRolloutBuffer``); features are
-standardised once, from a few random steps before learning begins.
+With ``actions`` it learns normal scores or feature weights (see ``RankNetwork.bounded``) instead; what a trip has shown
+then comes last. Departures from the paper: a slate's positions are credited and clipped one by one (see
+``SlateRolloutBuffer``); features are standardised once, from a few random steps before learning begins.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ the score, t the K-th best score, d the deviation of the scores and w a width,
 for the actor, so that its gradient raises the scores of items of more value than those shown, whatever the scores'
 scale, and lowers the others. The critics themselves learn with p_i = 1 for what was shown and 0 for the rest. While
 learning as in evaluations, what the trip has shown already comes last, and some lanes act at random. Features are
-standardised once.
+standardised once. Means of weights are a direction, and their deviations go by their reach (``RankNetwork.bounded``).
 """
 
 from __future__ import annotations

@@ -22,15 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from recgym.benchmark.ratings import (
-    BASELINES,
-    Errors,
-    baseline,
-    read_ratings,
-    require_surprise,
-    side_information,
-    without,
-)
+from recgym.benchmark.ratings import BASELINES, Errors, baseline, read_split, side_information
 from recgym.commands.progress import stage_progress
 from recgym.errors import RecGymError
 from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, RatingConfig
@@ -107,10 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
-        if not options.no_baselines:
-            require_surprise()
-        test = read_ratings(options.test)
-        train = without(read_ratings(options.train), test)
+        train, test = read_split(options.train, options.test, baselines=not options.no_baselines)
         config = default_config()
         changes = {name: getattr(options, name) for name in ("members", "epochs") if getattr(options, name)}
         rating = RatingConfig.model_validate({**config.rating.model_dump(), **changes})

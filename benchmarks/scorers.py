@@ -32,15 +32,7 @@ from recgym.agents.features.pairs import Pairs
 from recgym.agents.protocol import agent_class
 from recgym.agents.scoring import ScoringAgent
 from recgym.agents.svdpp import SVDppConfig, learn_ratings
-from recgym.benchmark.ratings import (
-    BASELINES,
-    Errors,
-    baseline,
-    read_ratings,
-    require_surprise,
-    side_information,
-    without,
-)
+from recgym.benchmark.ratings import BASELINES, Errors, baseline, read_split, side_information
 from recgym.errors import RecGymError
 
 NETWORKS = ("scorer", "fm", "nfm", "ncf", "multiway", "two_tower", "sasrec")
@@ -183,10 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, help="Markdown file that the table is added to")
     options = parser.parse_args(arguments)
     try:
-        if not options.no_baselines:
-            require_surprise()
-        test = read_ratings(options.test)
-        train = without(read_ratings(options.train), test)
+        train, test = read_split(options.train, options.test, baselines=not options.no_baselines)
         table = Table(train, test, described=not options.no_text)
         held = np.random.default_rng(options.seed).random(len(train)) < VALIDATION
         kept_rows, held_rows = table.train[~held], table.train[held]

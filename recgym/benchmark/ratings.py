@@ -85,12 +85,24 @@ def side_information(users: pd.Index, items: pd.Index, described: bool) -> Sides
     )
 
 
-def require_surprise() -> Any:
-    """The package scikit-surprise; asked for before hours of training, not after.
+def read_split(train: Path, test: Path, baselines: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ratings to train on, without those that are tested, and ratings to test on.
+
+    Args:
+        train: file in ``u.data`` format.
+        test: the same.
+        baselines: whether ``baseline`` is needed later; what it needs is asked for now, before anything is trained.
 
     Raises:
-        DataError: it is not installed.
+        DataError: see ``read_ratings``, ``without`` and ``baseline``.
     """
+    if baselines:
+        _surprise()
+    tested = read_ratings(test)
+    return without(read_ratings(train), tested), tested
+
+
+def _surprise() -> Any:
     try:
         return importlib.import_module("surprise")
     except ImportError as error:
@@ -103,7 +115,7 @@ def baseline(name: str, train: pd.DataFrame, test: pd.DataFrame, seed: int) -> n
     Raises:
         DataError: scikit-surprise is not installed.
     """
-    surprise = require_surprise()
+    surprise = _surprise()
     reader = surprise.Reader(rating_scale=(1, 5))
     data = surprise.Dataset.load_from_df(train[["user", "item", "rating"]], reader).build_full_trainset()
     model = getattr(surprise, BASELINES[name])(random_state=seed)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from recgym.evaluation.measures import titles
 from recgym.evaluation.metrics.cold_start import HISTORY_GROUPS
-from recgym.evaluation.metrics.rows import FAMILIES
+from recgym.evaluation.metrics.definitions import FAMILIES
 from recgym.evaluation.statistics import Estimate
 from recgym.evaluation.summary import ScenarioSummary
 from recgym.simulation.population import UNKNOWN

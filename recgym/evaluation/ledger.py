@@ -13,7 +13,7 @@ from recgym.evaluation.catalogue import Catalogue
 from recgym.evaluation.judge import Verdict
 from recgym.evaluation.metrics.arrays import Bools, Floats, Ints
 from recgym.evaluation.metrics.beyond_accuracy import category_entropy, miscalibration
-from recgym.evaluation.metrics.rows import FIRST
+from recgym.evaluation.metrics.definitions import FIRST
 
 TERMS = ("terms/", "costs/", "violations/")  # prefixes of what a step tells of objective and constraints
 _REAL = ("reward", "revenue", "disagreement")  # written as float64, other sums that are not whole as float32

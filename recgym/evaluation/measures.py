@@ -13,8 +13,8 @@ import pandas as pd
 from recgym.evaluation import statistics
 from recgym.evaluation.metrics import cold_start, groups
 from recgym.evaluation.metrics.beyond_accuracy import catalogue_coverage, gini
+from recgym.evaluation.metrics.definitions import METRICS, Metric, term_metrics
 from recgym.evaluation.metrics.provider_fairness import unequal_attention
-from recgym.evaluation.metrics.rows import METRICS, Metric, term_metrics
 from recgym.evaluation.metrics.user_fairness import GroupGap
 from recgym.evaluation.metrics.visits import curves_over_time, retention_curves, with_reference, with_visits
 from recgym.evaluation.statistics import Estimate

@@ -9,7 +9,8 @@ import pandas as pd
 from recgym.errors import RecGymError
 from recgym.evaluation import statistics
 from recgym.evaluation.metrics.arrays import aligned, numbers
-from recgym.evaluation.metrics.rows import METRICS, Metric, score
+from recgym.evaluation.metrics.definitions import METRICS, Metric
+from recgym.evaluation.metrics.rows import score
 
 # Interactions before the episode, after ColdRec: label -> (fewest, most).
 HISTORY_GROUPS = {"0": (0, 0), "1–5": (1, 5), "6–20": (6, 20), ">20": (21, np.inf)}

@@ -9,7 +9,7 @@ import pandas as pd
 
 from recgym.evaluation import statistics
 from recgym.evaluation.metrics import engagement
-from recgym.evaluation.metrics.rows import FIRST
+from recgym.evaluation.metrics.definitions import FIRST
 
 KEYS = ["agent", "seed", "user"]
 PARTS = 10  # of a horizon, in curves over time
