@@ -7,10 +7,11 @@ model. A household's positives are what it bought of them at any time; its negat
 uniformly or by popularity. Each kind of text encoder (frozen; tuned with LoRA; tuned as a whole) trains its own
 preference model, on the same budget, the same seed and the same households, so that their AUCs are paired.
 
-Three scorers: ``text`` is the preference model's q where price and discount of the removed items are hidden (category,
-subcategory and brand are words of the text, and known), ``text and price`` is q with them, and ``similarity`` is the
-cosine of the item's text with the mean text of what the household bought in training, without any preference model.
-Households stand before their last trip. Nothing is chosen on these figures.
+Four scorers. ``text`` is the preference model by text alone: the mean of its q over the known items with the nearest
+texts (``recgym.worlds.unseen.Neighbours``). ``encoder`` is q of the vector that the model's item encoder makes of the
+item's text, category, brand, price and discount. Two know no preference model: ``nearest`` is the mean of the three
+highest cosines of the item's text with texts of what the household bought in training, ``similarity`` the cosine with
+the mean of those. Households stand before their last trip. Nothing is fitted on these figures.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,6 +33,7 @@ import recgym.data
 from recgym.data.interactions import Interactions
 from recgym.errors import RecGymError
 from recgym.evaluation.statistics import mean
+from recgym.user_models.preference.attributes import new_item_attributes
 from recgym.user_models.preference.config import Method, TuningConfig
 from recgym.user_models.preference.scoring import score_new
 from recgym.user_models.preference.training import Trainer, fold_in
@@ -39,7 +41,7 @@ from recgym.worlds.build import item_texts, training_data
 from recgym.worlds.pointwise import numbers
 from recgym.worlds.prepare import Prepared, prepare, training_part
 from recgym.worlds.recipes import Recipe, ecommerce
-from recgym.worlds.unseen import Unseen, unseen_areas, unseen_vectors
+from recgym.worlds.unseen import Neighbours, unseen_areas
 
 NEGATIVES = ("uniform", "popularity")
 
@@ -73,27 +75,36 @@ def measure(log: Interactions, recipe: Recipe, directory: Path) -> Arm:
     trained = time.perf_counter()
     targets = np.flatnonzero(prepared.trips.trip_user_remaining == 0)
     users = prepared.trips.trip_user[targets]
-    _, moments, _, fused = trainer.encode_at(targets)
+    scores = {
+        "text": Neighbours.of(unseen_text, text).logits(trainer.catalogue_logits(targets)),
+        "encoder": encoded_logits(trainer, prepared, unseen_text, targets),
+        "nearest": nearest(prepared, text, unseen_text)[users],
+        "similarity": similarity(prepared, text, unseen_text, recipe.model.graph.half_life_days)[users],
+    }
     areas = {}
-    for name, unseen in (("text", without_price(prepared)), ("text and price", prepared.unseen)):
-        vectors = unseen_vectors(trainer.model, prepared.items, unseen, unseen_text)
-        with torch.no_grad():
-            logits = score_new(trainer.model.network, fused, vectors, moments)
-        measured, found = unseen_areas(logits, users, unseen, recipe.seed)
+    for name, of_items in scores.items():
+        measured, found = unseen_areas(of_items, users, prepared.unseen, recipe.seed)
         areas |= {(name, negatives): found[negatives] for negatives in NEGATIVES}
-    near = similarity(prepared, text, unseen_text, recipe.model.graph.half_life_days)[torch.from_numpy(users)]
-    _, found = unseen_areas(near, users, prepared.unseen, recipe.seed)
-    areas |= {("similarity", negatives): found[negatives] for negatives in NEGATIVES}
     seconds = {"text": round(encoded - started, 1), "model": round(trained - encoded, 1)}
     return Arm(measured, areas, trainer.evaluate()["ndcg@10"], seconds)
 
 
-def without_price(prepared: Prepared) -> Unseen:
-    """The removed items at the mean log price and the mean discount of the others."""
+@torch.no_grad()
+def encoded_logits(trainer: Trainer, prepared: Prepared, unseen_text: Tensor, targets: np.ndarray) -> Tensor:
+    """Logits of q [P, M] by the vectors that the item encoder makes of the removed items."""
     assert prepared.unseen is not None
-    known, items = prepared.items, prepared.unseen.items
-    price = float(np.expm1(np.log1p(known["price"]).mean()))
-    return replace(prepared.unseen, items=items.assign(price=price, discount=float(known["discount"].mean())))
+    _, moments, _, fused = trainer.encode_at(targets)
+    vectors = trainer.model.items.new(unseen_text, new_item_attributes(prepared.unseen.items, prepared.items))
+    return score_new(trainer.model.network, fused, vectors, moments)
+
+
+def nearest(prepared: Prepared, text: Tensor, unseen_text: Tensor, count: int = 3) -> Tensor:
+    """Mean of the ``count`` highest cosines of each removed item with each user's training purchases, [U, M]."""
+    trips = training_part(prepared.trips)
+    cosine = torch.nn.functional.normalize(text, dim=1) @ torch.nn.functional.normalize(unseen_text, dim=1).T
+    bought = np.split(trips.item, trips.events[trips.users[1:-1]])
+    distinct = [cosine[np.unique(items)] for items in bought]
+    return torch.stack([own.topk(min(count, len(own)), dim=0).values.mean(0) for own in distinct])
 
 
 def similarity(prepared: Prepared, text: Tensor, unseen_text: Tensor, half_life_days: float) -> Tensor:

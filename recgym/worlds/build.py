@@ -33,7 +33,7 @@ from recgym.worlds.parameters import behaviour_parameters
 from recgym.worlds.prepare import Prepared, prepare
 from recgym.worlds.recipes import Recipe
 from recgym.worlds.spec import FORMAT_VERSION, Parameter, WorldSpec
-from recgym.worlds.unseen import unseen_vectors
+from recgym.worlds.unseen import Neighbours
 from recgym.worlds.userside import user_side
 from recgym.worlds.validate import satisfaction_reference, validate
 from recgym.worlds.world import World, load_world, worlds_home
@@ -188,8 +188,8 @@ def _export(
     items = prepared.items.drop(columns="text")
     weights = {name: value.detach().clone() for name, value in model.network.state_dict().items()}
     tables = {"vectors": vectors, "text_pca": pca / pca.std(0).clamp(min=1e-6) * 0.33, "graph": graph}
-    if prepared.unseen is not None and unseen_text is not None:
-        tables["unseen_vectors"] = unseen_vectors(model, prepared.items, prepared.unseen, unseen_text)
+    if unseen_text is not None:
+        tables |= Neighbours.of(unseen_text, text).tensors()
     write_bundle(target, spec, items, users, tables, tensors, weights, card_files(spec))
     return load_world(target)
 

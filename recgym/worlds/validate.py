@@ -23,7 +23,7 @@ from recgym.worlds.prepare import prepare, trend_columns
 from recgym.worlds.recipes import Recipe
 from recgym.worlds.sequences import compare_sequences
 from recgym.worlds.unaided import popularity_trips, unaided_trips
-from recgym.worlds.unseen import Unseen, measure_unseen
+from recgym.worlds.unseen import Neighbours, Unseen, measure_unseen
 from recgym.worlds.userside import user_side
 from recgym.worlds.views import CutView, HeldOut
 from recgym.worlds.world import World
@@ -106,9 +106,8 @@ def _pointwise(world: World, trips: Trips, recipe: Recipe, unseen: Unseen | None
     graded = measure_graded(view.answers(), trips, targets, 4 if recipe.kind == "rating" else 2, recipe.seed)
     out["rating" if recipe.kind == "rating" else "quantity"] = graded
     if unseen is not None:
-        out["unseen_items"] = measure_unseen(
-            view.logits_of(world.item_tensors["unseen_vectors"]), users, unseen, recipe.seed
-        )
+        unknown = Neighbours.load(world.item_tensors).logits(logits)
+        out["unseen_items"] = measure_unseen(unknown, users, unseen, recipe.seed)
     if world.members:
         out["ensemble"] = measure_members(lambda member: CutView(member, trips, targets), cut, held, trips, targets)
     report(stage, 1.0)

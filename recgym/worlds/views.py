@@ -16,7 +16,6 @@ from recgym.user_models.preference.scoring import (
     owned_before,
     score_answers,
     score_catalogue,
-    score_new,
     trip_start_moments,
 )
 from recgym.user_models.preference.trends import Trends
@@ -73,11 +72,6 @@ class CutView:
         own = owned_before(self.trips, Trends.of(past, users.world.items["popularity"].to_numpy()), self.targets)
         vectors, statistics = users.item_vectors, users.item_statistics
         return score_catalogue(users.network, self.fused, vectors, statistics, self.moments, own).logits()
-
-    @torch.no_grad()
-    def logits_of(self, vectors: Tensor) -> Tensor:
-        """Logits of q [P, M] of other items, of which nobody has a history, from their vectors [M, d]."""
-        return score_new(self.users.network, self.fused, vectors, self.moments)
 
     @torch.no_grad()
     def answers(self) -> Answers:

@@ -62,20 +62,12 @@ def test_both_kinds_are_measured_on_the_same_households(cold: ModuleType, recgym
     )
     result = cold.run(options, shop(), RECIPE)
     assert result["households"] > 20
-    for scorer in ("text", "text and price", "similarity"):
+    for scorer in ("text", "encoder", "nearest", "similarity"):
         for negatives in ("uniform", "popularity"):
             row = result["auc"][f"{scorer} / {negatives}"]
             value, low, high = row["frozen"]
             assert low <= value <= high
             assert row["lora above frozen"][0] == pytest.approx(row["lora"][0] - value, abs=2e-4)
-    assert result["auc"]["similarity / uniform"]["frozen"][1] > 0.6  # the words tell animals from tools
+    for known_by_words in ("similarity", "nearest", "text"):
+        assert result["auc"][f"{known_by_words} / uniform"]["frozen"][1] > 0.6  # the words tell animals from tools
     assert cold.run(options, shop(), RECIPE)["auc"]["text / uniform"] == result["auc"]["text / uniform"]  # resumes
-
-
-def test_price_is_hidden_at_the_mean_of_known_items(cold: ModuleType) -> None:
-    from recgym.user_models.preference.attributes import new_item_attributes
-    from recgym.worlds.prepare import prepare
-
-    prepared = prepare(shop(), RECIPE.model_copy(update={"held_out_items": 0.25}))
-    columns = new_item_attributes(cold.without_price(prepared).items, prepared.items)
-    assert np.allclose(columns[:, -4:].numpy(), 0.0, atol=1e-3)

@@ -18,7 +18,7 @@ from recgym.user_models.preference.items import ItemEncoder, normalised_adjacenc
 from recgym.worlds.build import build_world
 from recgym.worlds.prepare import prepare
 from recgym.worlds.recipes import Recipe
-from recgym.worlds.unseen import choose_unseen
+from recgym.worlds.unseen import Neighbours, choose_unseen
 from recgym.worlds.validate import validate
 
 RECIPE = Recipe(
@@ -87,6 +87,20 @@ def test_the_choice_follows_the_seed() -> None:
     assert (choose_unseen(items, 0.1, 0) != choose_unseen(items, 0.1, 1)).any()
 
 
+def test_the_q_of_a_new_item_is_the_mean_q_of_the_items_whose_texts_are_near() -> None:
+    known = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+    near = Neighbours.of(torch.tensor([[3.0, 0.0], [0.5, 0.5]]), known)
+    assert near.items.tolist()[0] == [0, 2, 1]  # by angle and not by length
+    weights = np.exp(np.array([1.0, np.sqrt(0.5), 0.0]) / 0.1)
+    assert np.allclose(near.shares[0].numpy(), weights / weights.sum())
+    chances = np.array([[0.2, 0.9, 0.4], [0.05, 0.1, 0.9]])
+    logits = near.logits(torch.from_numpy(np.log(chances / (1 - chances))).float())
+    expected = chances[:, [0, 2, 1]] @ (weights / weights.sum())
+    assert np.allclose(torch.sigmoid(logits[:, 0]).numpy(), expected, atol=1e-6)
+    certain = near.logits(torch.tensor([[100.0, 100.0, 100.0], [-100.0, -100.0, -100.0]]))
+    assert torch.isfinite(certain).all()
+
+
 @pytest.mark.parametrize("convolution", ["lightgcn", "gcn"])
 def test_a_new_item_is_encoded_as_one_that_passed_for_new_in_training(convolution: str) -> None:
     with torch.random.fork_rng():
@@ -129,7 +143,7 @@ def test_a_world_tells_by_text_who_buys_items_it_never_met(recgym_home: Path, tm
     log = shop()
     world = build_world(RECIPE, out=tmp_path / "part", log=log)
     assert world.num_items == 48
-    assert world.item_tensors["unseen_vectors"].shape == (12, 16)
+    assert world.item_tensors["unseen_neighbours"].shape == world.item_tensors["unseen_shares"].shape == (12, 30)
     unseen = world.spec.metrics["unseen_items"]
     assert unseen["num_items"] == 12
     assert unseen["users"] == 80
