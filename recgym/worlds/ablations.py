@@ -48,8 +48,8 @@ VARIANTS: dict[str, Changes] = {
     "with contrastive pre-training": {"model": {"training": {"contrastive": 0.1}}},
     "with co-purchase edges": {"model": {"graph": {"relations": ["co_purchase"]}}},
 }
-# Each measure, and whether more of it is better.
-MEASURES = {"ndcg@10": True, "log_loss": False, "auc": True}
+# Of each measure: label, digits, whether more of it is better.
+MEASURES = {"ndcg@10": ("NDCG@10", 4, True), "log_loss": ("log loss", 2, False), "auc": ("AUC", 4, True)}
 _TRAINING = ("pretrain_epochs", "finetune_epochs", "batch_segments")  # of a budget
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}  # 97.5% quantiles
 
@@ -170,23 +170,25 @@ def compare(runs: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
 
 
 def findings(rows: list[dict[str, Any]]) -> list[str]:
-    """What the table says, a sentence a variant: what a part adds on validation, or that it shows no help."""
+    """What the table says, a sentence a variant: which measures a part improves, which it worsens, which neither.
+
+    Each with the mean improvement and its interval: above zero is better, for the log loss too.
+    """
     told = []
     for row in rows:
         if row["name"] == FULL:
             continue
-        value, low, high = row["ndcg@10 above full"]
         kind, _, part = row["name"].partition(" ")
-        # Of a part that is left out, the loss is what it is worth.
-        worth, low, high = (-value, -high, -low) if kind == "without" else (value, low, high)
-        size = f"{worth:+.4f} NDCG@10, interval {low:+.4f} to {high:+.4f}"
-        name = part[0].upper() + part[1:]
-        if low > 0:
-            told.append(f"{name}: helps ({size}).")
-        elif high < 0:
-            told.append(f"{name}: does not help, it costs ({size}).")
-        else:
-            told.append(f"{name}: no help is shown ({size}).")
+        found: dict[str, list[str]] = {"improves": [], "worsens": [], "no effect shown on": []}
+        for measure, (label, digits, higher_is_better) in MEASURES.items():
+            value, low, high = row[f"{measure} above full"]
+            # Of a part that is left out, the loss is what it is worth.
+            if higher_is_better == (kind == "without"):
+                value, low, high = -value, -high, -low
+            verdict = "improves" if low > 0 else "worsens" if high < 0 else "no effect shown on"
+            found[verdict].append(f"{label} ({value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}])")
+        said = "; ".join(f"{verdict} {', '.join(names)}" for verdict, names in found.items() if names)
+        told.append(f"{part[0].upper()}{part[1:]}: {said}.")
     return told
 
 
