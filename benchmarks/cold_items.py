@@ -35,7 +35,8 @@ from recgym.errors import RecGymError
 from recgym.evaluation.statistics import mean
 from recgym.user_models.preference.attributes import new_item_attributes
 from recgym.user_models.preference.config import Method, TuningConfig
-from recgym.user_models.preference.scoring import score_new
+from recgym.user_models.preference.network import TREND_DAYS
+from recgym.user_models.preference.scoring import OwnHistory, score_catalogue
 from recgym.user_models.preference.training import Trainer, fold_in
 from recgym.worlds.build import item_texts, training_data
 from recgym.worlds.pointwise import numbers
@@ -95,7 +96,10 @@ def encoded_logits(trainer: Trainer, prepared: Prepared, unseen_text: Tensor, ta
     assert prepared.unseen is not None
     _, moments, _, fused = trainer.encode_at(targets)
     vectors = trainer.model.items.new(unseen_text, new_item_attributes(prepared.unseen.items, prepared.items))
-    return score_new(trainer.model.network, fused, vectors, moments)
+    pairs, flat = torch.zeros(0), torch.zeros(0, len(TREND_DAYS))
+    nobody = OwnHistory(pairs.long(), pairs.long(), pairs, pairs, flat)  # has bought any of them
+    statistics = torch.zeros(len(vectors), 3)  # of repeats, of which there are none
+    return score_catalogue(trainer.model.network, fused, vectors, statistics, moments, nobody).logits()
 
 
 def nearest(prepared: Prepared, text: Tensor, unseen_text: Tensor, count: int = 3) -> Tensor:

@@ -155,13 +155,6 @@ def score_catalogue(
     return Components(match, hidden, repeat, network.item_bias(vectors)[:, 0])
 
 
-def score_new(network: PreferenceNetwork, fused: Tensor, vectors: Tensor, moments: Moments) -> Tensor:
-    """Logits of q [P, M] of other items, of which nobody has a history, from their vectors [M, d]."""
-    nothing = torch.zeros(0)
-    own = OwnHistory(nothing.long(), nothing.long(), nothing, nothing, torch.zeros(0, len(TREND_DAYS)))
-    return score_catalogue(network, fused, vectors, torch.zeros(len(vectors), 3), moments, own).logits()
-
-
 def _repeats(
     network: PreferenceNetwork, fused: Tensor, vectors: Tensor, statistics: Tensor, moments: Moments, pairs: OwnHistory
 ) -> Tensor:
