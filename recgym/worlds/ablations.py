@@ -83,7 +83,8 @@ def ablate(
         progress: called with what is under way and the share done.
 
     Returns:
-        JSON values: the budget, a row a variant (see ``compare``) and what was found, in sentences.
+        JSON values: the budget, the variants that the full model already is, a row for each of the others (see
+        ``compare``) and what was found, in sentences.
 
     Raises:
         WorldError: the log is another one, there are too few or too many seeds, or too few users.
@@ -122,7 +123,9 @@ def ablate(
         runs[variant].append(json.loads(file.read_text(encoding="utf-8")))
     report("ablations", 1.0)
     rows = compare(runs)
-    return {**budget._asdict(), "items": prepared.trips.num_items, "rows": rows, "findings": findings(rows)}
+    same = [name for name in names if name not in chosen]
+    items = prepared.trips.num_items
+    return {**budget._asdict(), "items": items, "same": same, "rows": rows, "findings": findings(rows)}
 
 
 def run(data: TrainingData, config: ModelConfig, seed: int, directory: Path) -> dict[str, float]:

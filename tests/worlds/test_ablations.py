@@ -92,6 +92,8 @@ def test_the_table_is_part_of_the_card():
     table = render_ablations(figures)
     noted = render_ablations({**figures, "note": "Of an earlier build."})
     assert noted == table.replace("paired by seed.", "paired by seed. Of an earlier build.")
+    frozen = render_ablations({**figures, "same": ["with text frozen"]})
+    assert frozen == table.replace("paired by seed.", "paired by seed. The full model is the one with text frozen.")
     assert "| without text | 0.1000" in table
     spec = load_world("ecommerce").spec
     assert "## Ablations" not in render_card(spec.model_copy(update={"metrics": {}}))
