@@ -16,7 +16,7 @@ from recgym.worlds import pointwise
 from recgym.worlds.views import HeldOut
 
 NEIGHBOURS, TEMPERATURE = 30, 0.1  # more of them, half or twice the temperature: the AUC stays within 0.005
-_TENSORS = ("unseen_neighbours", "unseen_shares")
+UNSEEN_TENSORS = ("unseen_neighbours", "unseen_shares")  # item tensors of the items that a bundle holds out
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +56,11 @@ class Neighbours:
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> Neighbours:
         """Those of a bundle with the item tensors ``tensors``."""
-        items, shares = (tensors[name] for name in _TENSORS)
-        return cls(items.long(), shares)
+        return cls(*(tensors[name] for name in UNSEEN_TENSORS))
 
     def tensors(self) -> dict[str, Tensor]:
         """What a bundle holds of them."""
-        return dict(zip(_TENSORS, (self.items, self.shares), strict=True))
+        return dict(zip(UNSEEN_TENSORS, (self.items, self.shares), strict=True))
 
     def logits(self, known: Tensor) -> Tensor:
         """Logits of q [P, M] of the new items from those of the known ones [P, N]: the weighted mean of their q.

@@ -59,7 +59,7 @@ class World:
     spec: WorldSpec
     items: pd.DataFrame  # [N] item_id, title, category, subcategory, brand, price, discount, popularity, interval_days
     users: pd.DataFrame  # [U] user_id, observable attributes (missing allowed), num_trips, num_events, last_day, ...
-    item_tensors: dict[str, Tensor]  # vectors [N, d] and text_pca [N, 16], float32 in memory, float16 on disk
+    item_tensors: dict[str, Tensor]  # vectors [N, d], text_pca [N, 16]; numbers are float32 in memory, float16 on disk
     user_tensors: dict[str, Tensor]  # see ``tokens`` and ``repeats``
     weights: dict[str, Tensor]  # the preference network's parameters
     members: tuple[dict[str, Tensor], ...] = ()  # those of an ensemble's further networks
@@ -213,7 +213,8 @@ def load_world(name: str | Path | World) -> World:
     path = find_world(name)
     spec = read_spec(path)
     verify(path, spec)
-    item_tensors = {key: value.float() for key, value in load_file(path / "items.safetensors").items()}
+    tensors = load_file(path / "items.safetensors")
+    item_tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     return World(
         path=path,
         spec=spec,

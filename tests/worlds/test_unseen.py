@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from recgym import cli
 from recgym.data import Interactions
+from recgym.testing import check_world
 from recgym.user_models.preference.attributes import item_attributes, new_item_attributes
 from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, TrainingConfig
 from recgym.user_models.preference.items import ItemEncoder, normalised_adjacency
@@ -150,6 +151,7 @@ def test_a_world_tells_by_text_who_buys_items_it_never_met(recgym_home: Path, tm
     assert unseen["uniform"]["model"][1] > 0.6  # the lower end of the interval
     assert "12 items were held out of all training" in (world.path / "card.md").read_text()
     assert validate(world, log)["unseen_items"] == unseen
+    check_world(world, processes=False)
 
 
 def test_the_command_asks_for_a_place_of_its_own() -> None:

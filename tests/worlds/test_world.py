@@ -54,6 +54,14 @@ def test_broken_json_is_named(bundle):
         load_world(bundle)
 
 
+def test_whole_numbers_of_a_bundle_stay_what_they_are_when_it_is_written_again(bundle):
+    world = load_world(bundle)
+    rows = torch.tensor([[2049, 9343, 70001]])  # half precision has none of them
+    again = rewrite(dataclasses.replace(world, item_tensors={**world.item_tensors, "rows": rows}))
+    again = rewrite(again)
+    assert torch.equal(again.item_tensors["rows"], rows)
+
+
 def test_unknown_worlds_get_the_nearest_name():
     with pytest.raises(UnknownNameError, match="Did you mean 'ecommerce'"):
         load_world("ecomerce")
