@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recgym.errors import WorldError
 from recgym.worlds import pointwise
 from recgym.worlds.views import HeldOut
 
@@ -55,7 +56,13 @@ class Neighbours:
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> Neighbours:
-        """Those of a bundle with the item tensors ``tensors``."""
+        """Those of a bundle with the item tensors ``tensors``.
+
+        Raises:
+            WorldError: the bundle lacks them.
+        """
+        if missing := [name for name in UNSEEN_TENSORS if name not in tensors]:
+            raise WorldError(f"the bundle's items lack the tensors {', '.join(missing)}: build the world again")
         return cls(*(tensors[name] for name in UNSEEN_TENSORS))
 
     def tensors(self) -> dict[str, Tensor]:

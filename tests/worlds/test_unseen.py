@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from recgym import cli
 from recgym.data import Interactions
+from recgym.errors import WorldError
 from recgym.testing import check_world
 from recgym.user_models.preference.attributes import item_attributes, new_item_attributes
 from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, TrainingConfig
@@ -100,6 +101,9 @@ def test_the_q_of_a_new_item_is_the_mean_q_of_the_items_whose_texts_are_near() -
     assert np.allclose(torch.sigmoid(logits[:, 0]).numpy(), expected, atol=1e-6)
     certain = near.logits(torch.tensor([[100.0, 100.0, 100.0], [-100.0, -100.0, -100.0]]))
     assert torch.isfinite(certain).all()
+    assert torch.equal(Neighbours.load(near.tensors()).items, near.items)
+    with pytest.raises(WorldError, match=r"unseen_neighbours, unseen_shares: build the world again"):
+        Neighbours.load({"unseen_vectors": known})  # as it was before there were neighbours
 
 
 @pytest.mark.parametrize("convolution", ["lightgcn", "gcn"])
