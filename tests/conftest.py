@@ -1,4 +1,4 @@
-"""What every test shares: one thread, a home of its own, and the devices there are."""
+"""What every test shares: one thread, a home of its own, its own luck, and the devices there are."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def recgym_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "recgym_home"
     monkeypatch.setenv("RECGYM_HOME", str(home))
     return home
+
+
+@pytest.fixture(autouse=True)
+def same_chance() -> None:
+    """What a test draws without a generator of its own depends neither on the tests before it nor on the process."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(params=["cpu", "reference", *(["cuda"] if torch.cuda.is_available() else [])])

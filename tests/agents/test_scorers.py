@@ -70,7 +70,8 @@ def model(name: str, sizes: Sizes) -> ScoringModel:
     return made
 
 
-SIZES = Sizes(num_users=7, num_items=9, user=3, item=2, context=2, texts=torch.randn(9, 4))
+TEXTS = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+SIZES = Sizes(num_users=7, num_items=9, user=3, item=2, context=2, texts=TEXTS)
 
 
 # ---------------------------------------------------------------- networks
