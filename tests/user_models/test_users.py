@@ -1,8 +1,13 @@
 """Simulated users: fitted distributions come back as fitted, and nobody depends on who else is there."""
 
+import threading
+import time
+
+import numpy as np
 import pytest
 import torch
 
+from recgym import compiled
 from recgym.simulation.record import Records
 from recgym.testing.worlds import tiny_world
 from recgym.types import Noise, Slate, Visit
@@ -76,6 +81,43 @@ def test_starting_states_do_not_depend_on_who_else_starts(world):
         single, _, _ = start(world, alone, torch.tensor([row]))
         assert torch.equal(single.cache[0], everyone.cache[row])
         assert torch.equal(single.query[0], everyone.query[row])
+
+
+@pytest.mark.parametrize("enter", ["bound", "compiled", "torch"])
+def test_threads_that_start_the_same_users_compute_them_once(world, monkeypatch, enter):
+    """A starting cache that is there is read, and must never be written again."""
+    users, meet, started = PreferenceUsers(world), threading.Barrier(2), []
+    name = "_prefill" if enter == "torch" else "_replay"
+    compute = getattr(users, name)
+
+    def slowly(rows: torch.Tensor) -> None:
+        time.sleep(0.1)
+        started.extend(rows.tolist())
+        compute(rows)
+
+    def start_both() -> None:
+        with torch.no_grad():
+            meet.wait()
+            users._start_rows(np.array([3, 70, 3])) if enter == "bound" else users._start(torch.tensor([3, 70, 3]))
+
+    monkeypatch.setattr(users, name, slowly)
+    monkeypatch.setattr(compiled, "enabled", lambda: enter != "torch")
+    threads = [threading.Thread(target=start_both) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(started) == [3, 70]
+
+
+def test_chunks_leave_the_users_that_are_there_as_they_are(world):
+    users = PreferenceUsers(world)
+    users._start_rows(np.array([5]))
+    before = users._caches[5].clone()
+    with compiled.reference():
+        users.starting_states(torch.tensor([6]))  # of the same chunk, by the other arithmetic
+    assert torch.equal(users._caches[5], before)
+    assert bool(users._ready[:64].all())
 
 
 def test_building_users_leaves_the_global_generator_alone(world):

@@ -221,15 +221,16 @@ class PreferenceUsers:
 
     def _start(self, users: Tensor) -> None:
         """Computes the starting caches and states of ``users`` where they are not there yet."""
-        missing = users[~self._ready[users]]
-        if len(missing):
-            with self._filling:
-                (self._replay if self._backend is self._compiled else self._prefill)(missing.unique())
+        if not bool(self._ready[users].all()):
+            with self._filling:  # another thread may have filled some meanwhile, and read them by now
+                missing = users[~self._ready[users]].unique()
+                (self._replay if self._backend is self._compiled else self._prefill)(missing)
 
     def _start_rows(self, rows: np.ndarray) -> None:
-        missing = rows[~self._ready.numpy()[rows]]
-        if len(missing):
-            with self._filling:
+        ready = self._ready.numpy()
+        if not ready[rows].all():
+            with self._filling:  # see ``_start``
+                missing = rows[~ready[rows]]
                 self._replay(torch.from_numpy(missing if len(missing) == 1 else np.unique(missing)))
 
     def _replay(self, users: Tensor) -> None:
@@ -244,8 +245,10 @@ class PreferenceUsers:
             start = chunk * PREFILL_CHUNK
             rows = torch.arange(start, min(start + PREFILL_CHUNK, self.world.num_users), device=self.device)
             tokens, lengths = self.history_tokens(rows.cpu())
-            caches, self._states[rows] = prefill(self.network, tokens, lengths)
-            self._caches[rows] = caches.to(self._caches.dtype)
+            caches, states = prefill(self.network, tokens, lengths)
+            missing = ~self._ready[rows]  # what is ready may be read meanwhile
+            rows = rows[missing]
+            self._caches[rows], self._states[rows] = caches[missing].to(self._caches.dtype), states[missing]
             self._ready[rows] = True
 
     @cached_property
