@@ -27,7 +27,7 @@ from recgym.user_models.preference.model import PreferenceModel, TrainingData
 from recgym.user_models.preference.text import encode_texts
 from recgym.user_models.preference.text_tuning import tuned_encoder
 from recgym.user_models.preference.training import Trainer
-from recgym.worlds.bundle import write_bundle
+from recgym.worlds.bundle import check_bundle_directory, write_bundle
 from recgym.worlds.card import card_files
 from recgym.worlds.parameters import behaviour_parameters
 from recgym.worlds.prepare import Prepared, prepare
@@ -58,9 +58,12 @@ def build_world(
         progress: called with what is under way and the share done of it.
 
     Raises:
-        DataError: the log cannot be used. DivergedError: training met a loss that is not finite.
+        WorldError: ``out`` holds something else. DataError: the log cannot be used. DivergedError: training met a
+            loss that is not finite.
     """
     report = progress or (lambda what, share: None)
+    target = out if out is not None else worlds_home() / recipe.name
+    check_bundle_directory(target)
     report("reading the log", 0.0)
     with PartialState(cpu=True).main_process_first():  # of several processes one fetches, tunes and encodes for all
         log = recipe.log() if log is None else log
@@ -70,7 +73,6 @@ def build_world(
     data = training_data(prepared, recipe, text)
     trainer = Trainer(data, recipe.model, recipe.seed, directory, report)
     model = trainer.run()
-    target = out if out is not None else worlds_home() / recipe.name
     if not trainer.main:  # of several processes one exports and measures
         trainer.wait()
         return load_world(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,42 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from recgym.errors import WorldError
 from recgym.worlds.spec import WorldSpec
 from recgym.worlds.world import MEMBERS, file_digest
+
+CARD_FILES = ("card.json", "card.md", "groups.png", "marginals.png", "reliability.png", "sequences.png")
+BUNDLE_FILES = (
+    *("world.json", "items.parquet", "users.parquet", "items.safetensors", "users.safetensors", "model.safetensors"),
+    *(MEMBERS, *CARD_FILES),
+)
+
+
+def check_bundle_directory(directory: Path) -> None:
+    """Makes sure that a bundle may be written to ``directory``: a new or an empty one, or an older bundle.
+
+    Raises:
+        WorldError: it cannot be written to, or holds something other than a bundle.
+    """
+    check_replaceable(directory, "a world bundle", BUNDLE_FILES)
+
+
+def check_replaceable(directory: Path, what: str, names: Sequence[str]) -> None:
+    """Makes sure that ``replaced_directory`` loses nothing and can write; the first of ``names`` tells ``what`` it is.
+
+    Raises:
+        WorldError: the directory or one above it is a file or is not writable, or it holds something else.
+    """
+    parent = next(above for above in directory.absolute().parents if above.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise WorldError(f"{directory} cannot be written: {parent} is no directory in which this user may write")
+    if not directory.exists():
+        return
+    held = {path.name for path in directory.iterdir()} if directory.is_dir() else {directory.name}
+    other = sorted(held - set(names))
+    if held and (other or names[0] not in held):
+        shown = ", ".join(other[:3] or sorted(held)[:3])
+        raise WorldError(f"{directory} holds something other than {what} ({shown}); name an empty or a new directory")
 
 
 @contextmanager
@@ -55,7 +90,11 @@ def write_bundle(
 
     Item tensors are stored in float16, and so are ``members``, the weights of an ensemble's further networks.
     ``documents`` are the card's files by name.
+
+    Raises:
+        WorldError: see ``check_bundle_directory``.
     """
+    check_bundle_directory(path)
     with replaced_directory(path) as work:
         items.to_parquet(work / "items.parquet", index=False, compression="zstd")
         users.to_parquet(work / "users.parquet", index=False, compression="zstd")

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from recgym.errors import WorldError
-from recgym.worlds.bundle import replaced_directory
+from recgym.worlds.bundle import CARD_FILES, check_replaceable, replaced_directory
 from recgym.worlds.spec import WorldSpec
 
 SCHEMA = "recgym/fidelity-card"
@@ -70,22 +70,19 @@ def render_json(spec: WorldSpec) -> str:
 
 
 def check_card_directory(directory: Path) -> None:
-    """Makes sure that a card may be written to ``directory``.
+    """Makes sure that a card may be written to ``directory``: a new or an empty one, or an older card.
 
     Raises:
-        WorldError: it is a file, or holds something other than a card.
+        WorldError: it cannot be written to, or holds something other than a card, such as a bundle with its card.
     """
-    if directory.exists() and (
-        not directory.is_dir() or (any(directory.iterdir()) and not (directory / "card.json").is_file())
-    ):
-        raise WorldError(f"{directory} holds something other than a card; name an empty or a new directory")
+    check_replaceable(directory, "a card", CARD_FILES)
 
 
 def write_card(spec: WorldSpec, directory: Path) -> None:
     """Writes card.md, card.json and the figures to ``directory``, all or nothing; an older card there is replaced.
 
     Raises:
-        WorldError: the directory is a file, or holds something other than a card.
+        WorldError: see ``check_card_directory``.
     """
     check_card_directory(directory)
     files = card_files(spec)

@@ -9,6 +9,7 @@ from recgym.data.interactions import Interactions
 from recgym.errors import WorldError
 from recgym.user_models.preference.training import Trainer
 from recgym.worlds.build import build_directory, item_texts, rewrite, training_data
+from recgym.worlds.bundle import check_bundle_directory
 from recgym.worlds.prepare import prepare
 from recgym.worlds.recipes import Recipe
 from recgym.worlds.validate import require_log
@@ -24,10 +25,12 @@ def add_members(world: World, count: int, log: Interactions | None = None, progr
     an ensemble shares one item table. Training is resumable as that of the world is.
 
     Raises:
-        WorldError: ``count`` is below 2, or the log is not the one that the world was built from.
+        WorldError: ``count`` is below 2, the log is not the one that the world was built from, or other files lie in
+            the bundle's directory.
     """
     if count < 2:
         raise WorldError(f"an ensemble has at least 2 members, got {count}")
+    check_bundle_directory(world.path)
     report = progress or (lambda what, share: None)
     recipe = Recipe.model_validate(world.spec.config)
     log = recipe.log() if log is None else log

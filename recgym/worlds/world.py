@@ -150,6 +150,8 @@ def find_world(name: str | Path) -> Path:
     built = available_worlds()
     if name in built:
         return built[name]
+    if (Path(name) / "world.json").is_file():
+        return Path(name)
     from recgym.registration import WORLDS
 
     if name in WORLDS.names():
@@ -161,7 +163,7 @@ def read_spec(path: Path) -> WorldSpec:
     """The validated ``world.json`` of a bundle directory."""
     try:
         raw = json.loads((path / "world.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:  # not JSON, or not UTF-8
         raise WorldError(f"{path / 'world.json'} cannot be read: {error}") from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if version != FORMAT_VERSION:

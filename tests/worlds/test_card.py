@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 from recgym.errors import WorldError
 from recgym.scenario import Behaviour
+from recgym.testing.worlds import tiny_world
 from recgym.worlds import card
+from recgym.worlds.build import rewrite
 from recgym.worlds.bundle import replaced_directory
 from recgym.worlds.parameters import behaviour_parameters
 from recgym.worlds.recipes import ecommerce, movies
@@ -104,7 +107,7 @@ def test_differences_name_the_figure_and_both_values() -> None:
 def test_a_card_replaces_a_card_and_nothing_else(spec: WorldSpec, tmp_path: Path) -> None:
     target = tmp_path / "deep" / "card"
     card.write_card(spec, target)
-    (target / "old.png").write_bytes(b"stale")
+    (target / "sequences.png").write_bytes(b"stale")
     card.write_card(spec, target)
     assert {path.name for path in target.iterdir()} == set(card.card_files(spec))
     assert list(target.parent.iterdir()) == [target]
@@ -116,6 +119,24 @@ def test_a_card_replaces_a_card_and_nothing_else(spec: WorldSpec, tmp_path: Path
     with pytest.raises(WorldError, match="holds something other than a card"):
         card.write_card(spec, other / "thesis.tex")
     assert (other / "thesis.tex").read_text() == "years of work"
+    with pytest.raises(WorldError, match=r"cannot be written: .*thesis.tex is no directory"):
+        card.write_card(spec, other / "thesis.tex" / "card")
+    (target / "thesis.tex").write_text("more of it")
+    with pytest.raises(WorldError, match=r"something other than a card \(thesis.tex\)"):
+        card.write_card(spec, target)
+
+
+def test_a_bundle_is_no_card_and_replaces_a_bundle_alone(tmp_path: Path) -> None:
+    world = tiny_world(tmp_path / "tiny")
+    with pytest.raises(WorldError, match="something other than a card"):
+        card.write_card(load_world("ecommerce").spec, world.path)
+    for other, held in ((tmp_path, "a directory of mine"), (world.path, "notes.txt")):
+        (other / held).mkdir()
+        with pytest.raises(WorldError, match=f"something other than a world bundle .*{held}"):
+            rewrite(replace(world, path=other))
+        assert (other / held).is_dir()
+        (other / held).rmdir()
+    assert rewrite(load_world(world.path)).hash == world.hash
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])

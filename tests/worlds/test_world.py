@@ -48,10 +48,16 @@ def test_a_file_outside_the_bundle_is_refused(bundle):
         load_world(bundle)
 
 
-def test_broken_json_is_named(bundle):
-    (bundle / "world.json").write_text('{"format_version": 1,')
+@pytest.mark.parametrize("content", [b'{"format_version": 1,', b'{"title": "Caf\xe9"}'])
+def test_broken_json_is_named(bundle, content):
+    (bundle / "world.json").write_bytes(content)
     with pytest.raises(WorldError, match=r"world\.json"):
         load_world(bundle)
+
+
+def test_a_bundle_is_found_by_its_directory_alone(bundle, monkeypatch):
+    monkeypatch.chdir(bundle.parent)
+    assert load_world(bundle.name).path.samefile(bundle)
 
 
 def test_whole_numbers_of_a_bundle_stay_what_they_are_when_it_is_written_again(bundle):
