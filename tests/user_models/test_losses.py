@@ -85,3 +85,11 @@ def test_large_logits_neither_overflow_nor_lose_the_gradient():
     loss.backward()
     assert float(loss.detach()) == pytest.approx(np.log1p(np.e), rel=1e-5)
     assert logit.grad is not None and logit.grad.isfinite().all() and logit.grad[1] < 0
+
+
+def test_each_moment_has_its_own_largest_logit():
+    logit = torch.tensor([80.0, 0.0, 0.0, 0.0], requires_grad=True)
+    loss = ranking_loss(logit, pairs_of([0, 0, 1, 1], [1.0, 0.0, 1.0, 0.0], [1.0] * 4), 2)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(np.log(2) / 2, rel=1e-5)
+    assert logit.grad is not None and logit.grad[2:].tolist() == pytest.approx([-0.25, 0.25])

@@ -1,6 +1,7 @@
 """Pre-training objectives: what is masked, how views differ, what is learned."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pydantic
@@ -9,11 +10,13 @@ import torch
 
 from recgym.user_models.preference import losses, objectives
 from recgym.user_models.preference.config import TrainingConfig
-from recgym.user_models.preference.samples import cut_segments, segment_index
+from recgym.user_models.preference.exposures import Exposures
+from recgym.user_models.preference.samples import Segment, cut_segments, segment_index
 from recgym.user_models.preference.scoring import Groups, embed
 from recgym.user_models.preference.training import Trainer
 from recgym.user_models.preference.trips import draw_tokens
 from tests.user_models.test_training import CONFIG, planted_trips, small_data
+from tests.user_models.test_trips import random_trips
 
 
 def trainer(tmp_path, trips=None, **changes) -> Trainer:
@@ -78,14 +81,14 @@ def test_views_are_parts_of_the_history_they_come_from(tmp_path):
     assert left == pytest.approx(1 - objectives.DROPPED, abs=0.1)
 
 
-def test_the_contrastive_loss_has_its_known_values():
+def test_the_loss_of_two_views_has_its_known_values():
     views, users = torch.eye(4), torch.arange(4)
-    cold = losses.contrastive_loss(views, views, users, 0.01)
+    cold = losses.view_loss(views, views, users, 0.01)
     assert float(cold) == pytest.approx(0.0, abs=1e-6)
-    even = losses.contrastive_loss(torch.ones(4, 3), torch.ones(4, 3), users, 1.0)
+    even = losses.view_loss(torch.ones(4, 3), torch.ones(4, 3), users, 1.0)
     assert float(even) == pytest.approx(math.log(7))
     # Another history of the same user is no negative: of eight views each sees its partner and four of others.
-    same = losses.contrastive_loss(torch.ones(4, 3), torch.ones(4, 3), torch.tensor([0, 0, 1, 1]), 1.0)
+    same = losses.view_loss(torch.ones(4, 3), torch.ones(4, 3), torch.tensor([0, 0, 1, 1]), 1.0)
     assert float(same) == pytest.approx(math.log(5))
 
 
@@ -97,3 +100,29 @@ def test_each_objective_alone_is_learned(tmp_path, name):
     made.run()
     curve = [row[f"loss/{name}"] for row in made.history if row["stage"] == "pretrain"]
     assert curve[-1] < 0.95 * curve[0]
+
+
+@pytest.mark.parametrize("weights", [{}, {"next_item": 0.0, "masked_item": 1.0}])
+def test_what_a_batch_holds_nothing_of_is_a_zero_with_a_gradient(tmp_path, monkeypatch, weights):
+    monkeypatch.setattr(objectives, "SCORED", 0.0)
+    monkeypatch.setattr(objectives, "MASKED", 0.0)
+    made = trainer(tmp_path, inner_positions=0.0, **weights)
+    tokens = draw_tokens(made.train_trips, np.random.default_rng(0), 5, 0.15)
+    token = int(np.flatnonzero(~tokens.first)[0])  # neither the start of a trip nor the end of one
+    for objective in (made.objectives.pretrain, made.objectives.finetune):
+        parts = objective(tokens, [Segment(token, token, token + 1)], np.random.default_rng(1), made.model)
+        assert {name: float(value.detach()) for name, value in parts.items()} == dict.fromkeys(parts, 0.0)
+        for value in parts.values():
+            value.backward(retain_graph=True)
+        gradients = [p.grad for p in made.model.parameters() if p.grad is not None]
+        assert gradients and all((gradient == 0).all() for gradient in gradients)
+
+
+def test_a_log_is_learned_whose_batches_lack_something(tmp_path):
+    """Everything that was bought had been shown: the exposures take what there is to learn of quantities."""
+    trips = random_trips(5, users=20)
+    order = np.lexsort((trips.item, trips.trip))
+    shown = Exposures(trips.trip[order], trips.item[order], np.ones(len(order)), trips.num_items)
+    made = trainer(tmp_path, replace(trips, exposures=shown), finetune_epochs=1)
+    made.run()
+    assert made.history[-1]["loss/quantity"] == 0.0

@@ -16,7 +16,7 @@ from recgym.errors import WorldError
 from recgym.user_models.preference.config import TuningConfig
 from recgym.user_models.preference.loop import DivergedError
 from recgym.user_models.preference.text import TextEncoder, encode_texts
-from recgym.user_models.preference.text_tuning import Draw, NextTexts, contrastive_loss, tuned_encoder
+from recgym.user_models.preference.text_tuning import Draw, NextTexts, next_text_loss, tuned_encoder
 from recgym.user_models.preference.trips import Trips
 
 KINDS = ("food", "bowl", "collar", "toy", "bed", "lead")
@@ -98,7 +98,7 @@ def test_the_loss_is_a_corrected_cross_entropy_without_false_negatives() -> None
     queries = torch.tensor([[1.0, 0.0, 0.0]])
     log_chance = np.log([0.5, 0.25, 0.125])
     draw = Draw(np.arange(3), np.array([0]), np.zeros((1, 1), np.int64), np.array([[True, False, True]]), log_chance)
-    loss = contrastive_loss(queries, embeddings, draw, temperature=0.5)
+    loss = next_text_loss(queries, embeddings, draw, temperature=0.5)
     own, other = np.exp(2.0) / 0.5, 1 / 0.25
     assert float(loss) == pytest.approx(-np.log(own / (own + other)), abs=1e-6)
 

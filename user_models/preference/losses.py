@@ -1,4 +1,4 @@
-"""Losses of pre-training and fine-tuning."""
+"""Losses of pre-training and fine-tuning; a batch that holds nothing of what one is about costs nothing there."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def next_item_loss(logits: Tensor, items: Tensor) -> Tensor:
     mask = (items >= 0).float()
     chosen = logits.gather(1, items.clamp(min=0))
     mean_chosen = (chosen * mask).sum(1) / mask.sum(1).clamp(min=1)
-    return (logits.logsumexp(1) - mean_chosen).mean()
+    return _mean(logits.logsumexp(1) - mean_chosen)
 
 
-def contrastive_loss(one: Tensor, other: Tensor, users: Tensor, temperature: float) -> Tensor:
+def view_loss(one: Tensor, other: Tensor, users: Tensor, temperature: float) -> Tensor:
     """InfoNCE over a batch, both ways (NT-Xent, Chen et al., 2020), averaged over views.
 
     Args:
@@ -44,7 +44,7 @@ def contrastive_loss(one: Tensor, other: Tensor, users: Tensor, temperature: flo
 def purchase_loss(logit: Tensor, pairs: Pairs, moments: int) -> Tensor:
     """Weighted log loss over the catalogue, summed over items and averaged over moments."""
     surprise = F.binary_cross_entropy_with_logits(logit, pairs.label, reduction="none")
-    return (surprise * pairs.weight * pairs.whole).sum() / moments
+    return (surprise * pairs.weight * pairs.whole).sum() / max(moments, 1)
 
 
 def ranking_loss(logit: Tensor, pairs: Pairs, moments: int) -> Tensor:
@@ -55,12 +55,12 @@ def ranking_loss(logit: Tensor, pairs: Pairs, moments: int) -> Tensor:
     softmax. Baskets above ``WHOLE_BASKET`` items count somewhat more: they tell more.
     """
     rows = pairs.moment
-    highest = logit.detach().max()
+    highest = torch.full((moments,), -torch.inf).scatter_reduce(0, rows, logit.detach(), "amax")[rows]
     total = torch.zeros(moments).index_add(0, rows, pairs.weight * (logit - highest).exp())
     bought = torch.zeros(moments).index_add(0, rows, pairs.label)
     share = pairs.label / bought.clamp(min=1, max=WHOLE_BASKET)[rows]
     surprise = highest + total.clamp(min=1e-30).log()[rows] - logit
-    return (share * surprise).sum() / moments
+    return (share * surprise).sum() / max(moments, 1)
 
 
 def quantity_loss(output: PairOutput, pairs: Pairs) -> Tensor:
@@ -71,7 +71,7 @@ def quantity_loss(output: PairOutput, pairs: Pairs) -> Tensor:
 
 def geometric_loss(stop: Tensor, quantity: Tensor) -> Tensor:
     """Negative log likelihood of quantities [Q] from 1 up, geometric with logits ``stop`` [Q] of ending, averaged."""
-    return -(F.logsigmoid(stop) + (quantity - 1) * F.logsigmoid(-stop)).mean()
+    return -_mean(F.logsigmoid(stop) + (quantity - 1) * F.logsigmoid(-stop))
 
 
 def rating_cdf(thresholds: Tensor, location: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def ordinal_loss(cdf: Tensor, rating: Tensor) -> Tensor:
     edges = torch.cat((torch.zeros_like(cdf[:, :1]), cdf, torch.ones_like(cdf[:, :1])), dim=1)
     rating = rating.long().clamp(1, 5)[:, None]
     chance = edges.gather(1, rating) - edges.gather(1, rating - 1)
-    return -chance.clamp(min=1e-6).log().mean()
+    return -_mean(chance.clamp(min=1e-6).log())
 
 
 def bin_numbers(values: np.ndarray, edges: tuple[int, ...], last: int) -> Tensor:
@@ -100,9 +100,19 @@ def bin_numbers(values: np.ndarray, edges: tuple[int, ...], last: int) -> Tensor
 
 def size_loss(network: PreferenceNetwork, fused: Tensor, sizes: np.ndarray) -> Tensor:
     """Cross entropy of basket sizes [P] in bins, at trip starts ``fused`` [P, d]."""
-    return F.cross_entropy(network.size_head(fused), bin_numbers(sizes, SIZE_BINS, len(SIZE_BINS) - 2))
+    return _bin_loss(network.size_head(fused), bin_numbers(sizes, SIZE_BINS, len(SIZE_BINS) - 2))
 
 
 def gap_loss(network: PreferenceNetwork, fused: Tensor, gaps: np.ndarray) -> Tensor:
     """Cross entropy of the days until the next trip [P] in bins, at trip ends ``fused`` [P, d]."""
-    return F.cross_entropy(network.gap_head(fused), bin_numbers(gaps, GAP_BINS, len(GAP_BINS) - 1))
+    return _bin_loss(network.gap_head(fused), bin_numbers(gaps, GAP_BINS, len(GAP_BINS) - 1))
+
+
+def _bin_loss(logits: Tensor, bins: Tensor) -> Tensor:
+    """Cross entropy of bins [P], averaged; zero where there are none."""
+    return F.cross_entropy(logits, bins) if len(bins) else logits.sum()
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean of values [P]; of none a zero with a gradient, and not NaN: a batch may hold no answer of a kind."""
+    return values.mean() if len(values) else values.sum()

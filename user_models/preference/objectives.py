@@ -99,8 +99,6 @@ class Objectives:
         holds = (index >= 0) & (tokens.items[np.maximum(index, 0), 0] >= 0)
         masked = holds & (rng.random(index.shape) < MASKED)
         rows, columns = np.nonzero(masked)
-        if not len(rows):
-            return vectors.sum() * 0.0
         groups = Groups.of(self.trips, tokens, index)
         states = network.encode(embed(network, vectors, groups, (torch.from_numpy(masked), heads.mask)))
         after = np.minimum(columns + 1, (index >= 0).sum(1)[rows] - 1)
@@ -121,7 +119,7 @@ class Objectives:
             last = torch.from_numpy((kept >= 0).sum(1) - 1)
             views.append(heads.view(states[torch.arange(len(kept)), last]))
         users = torch.from_numpy(self.trips.trip_user[tokens.trip[index[:, 0]]])
-        return losses.contrastive_loss(views[0], views[1], users, TEMPERATURE)
+        return losses.view_loss(views[0], views[1], users, TEMPERATURE)
 
     # ------------------------------------------------------------------ fine-tuning
 

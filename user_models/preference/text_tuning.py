@@ -83,7 +83,7 @@ def tuned_encoder(
             group["lr"] = group["rate"] * pace(step, tuning.steps)
         draw = pairs.draw(tuning, np.random.default_rng([seed, 59, step]))
         embeddings = encode(unique[draw.texts].tolist())
-        loss = contrastive_loss(learned.queries(draw.histories), embeddings, draw, tuning.temperature)
+        loss = next_text_loss(learned.queries(draw.histories), embeddings, draw, tuning.temperature)
         told = f"step {step} of tuning the text encoder; {last_good(checkpoint)}. Lower the learning rate."
         descend(loss, learned, optimizer, tuning.clip_norm, lambda told=told: told)  # type: ignore[misc]
         learned.table[torch.from_numpy(draw.texts)] = embeddings.detach()
@@ -145,7 +145,7 @@ class Draw:
     log_chance: np.ndarray  # [S] of being among the S texts
 
 
-def contrastive_loss(queries: Tensor, embeddings: Tensor, draw: Draw, temperature: float) -> Tensor:
+def next_text_loss(queries: Tensor, embeddings: Tensor, draw: Draw, temperature: float) -> Tensor:
     """Cross-entropy of the text bought next among the S texts of a step.
 
     Other texts that the user buys (in the same basket, before or after) are no negatives. The logits are corrected by
