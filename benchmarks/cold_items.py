@@ -28,6 +28,7 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import recgym.data
@@ -106,7 +107,7 @@ def encoded_logits(trainer: Trainer, prepared: Prepared, unseen_text: Tensor, ta
 def nearest(prepared: Prepared, text: Tensor, unseen_text: Tensor, count: int = 3) -> Tensor:
     """Mean of the ``count`` highest cosines of each removed item with each user's training purchases, [U, M]."""
     trips = training_part(prepared.trips)
-    cosine = torch.nn.functional.normalize(text, dim=1) @ torch.nn.functional.normalize(unseen_text, dim=1).T
+    cosine = F.normalize(text, dim=1) @ F.normalize(unseen_text, dim=1).T
     bought = np.split(trips.item, trips.events[trips.users[1:-1]])
     distinct = [cosine[np.unique(items)] for items in bought]
     return torch.stack([own.topk(min(count, len(own)), dim=0).values.mean(0) for own in distinct])
@@ -115,7 +116,7 @@ def nearest(prepared: Prepared, text: Tensor, unseen_text: Tensor, count: int = 
 def similarity(prepared: Prepared, text: Tensor, unseen_text: Tensor, half_life_days: float) -> Tensor:
     """Cosine of the mean text of each user's training purchases and the text of each removed item, [U, M]."""
     history = fold_in(training_part(prepared.trips), text, half_life_days)
-    return torch.nn.functional.normalize(history, dim=-1) @ unseen_text.T
+    return F.normalize(history, dim=1) @ F.normalize(unseen_text, dim=1).T  # evened texts have lengths of their own
 
 
 def summary(values: list[np.ndarray], users: list[np.ndarray]) -> list[float | None]:

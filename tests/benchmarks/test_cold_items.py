@@ -10,9 +10,11 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from recgym.data import Interactions
 from recgym.user_models.preference.config import ModelConfig, NetworkConfig, TrainingConfig
+from recgym.worlds.prepare import prepare
 from recgym.worlds.recipes import Recipe
 
 RECIPE = Recipe(
@@ -71,3 +73,17 @@ def test_both_kinds_are_measured_on_the_same_households(cold: ModuleType, recgym
     for known_by_words in ("similarity", "nearest", "text"):
         assert result["auc"][f"{known_by_words} / uniform"]["frozen"][1] > 0.6  # the words tell animals from tools
     assert cold.run(options, shop(), RECIPE)["auc"]["text / uniform"] == result["auc"]["text / uniform"]  # resumes
+
+
+def test_scorers_without_a_model_are_cosines(cold: ModuleType) -> None:
+    """How long the vector of a text is says nothing: evened texts differ in it."""
+    prepared, rng = prepare(shop(), RECIPE), np.random.default_rng(0)
+    text, unseen = (torch.tensor(rng.normal(size=(rows, 5)), dtype=torch.float32) for rows in (24, 3))
+    longer = unseen * torch.tensor([0.1, 1.0, 10.0])[:, None]
+    half_life_days = 30.0
+    similar = cold.similarity(prepared, text, unseen, half_life_days)
+    assert similar.abs().max() <= 1 + 1e-6
+    torch.testing.assert_close(cold.similarity(prepared, text, longer, half_life_days), similar)
+    torch.testing.assert_close(cold.nearest(prepared, text, longer), cold.nearest(prepared, text, unseen))
+    mean = cold.fold_in(cold.training_part(prepared.trips), text, half_life_days)[0]
+    torch.testing.assert_close(similar[0], torch.cosine_similarity(mean[None], unseen))
