@@ -90,6 +90,7 @@ class BoredUsers(SimpleUsers):
             exchange,
             tables=(self.vectors.numpy(), self.topics.numpy(), self.affinities.numpy()),
             cuts=self._cuts.numpy() if self.ratings else np.empty(0, np.float32),
+            pace=(np.float32(-self.mean_gap), np.float32(1.0 / math.log1p(-1.0 / self.mean_basket))),
             hidden=(state.affinity.numpy(), state.seen.numpy()),
             user=user.numpy(),
             gap_days=visit.gap_days.numpy(),
@@ -118,6 +119,7 @@ class BoundBoredUsers:
     exchange: Exchange
     tables: tuple[np.ndarray, np.ndarray, np.ndarray]  # item vectors [N, T], topics [N], affinities [U, T]
     cuts: np.ndarray  # RATING_CUTS, or none where the world has no ratings
+    pace: tuple[np.float32, np.float32]  # what the logarithm of luck is multiplied by: for gaps, and for baskets
     hidden: tuple[np.ndarray, np.ndarray]  # affinity and seen, [n, T] each
     user: np.ndarray
     gap_days: np.ndarray
@@ -129,11 +131,11 @@ class BoundBoredUsers:
 
     def away(self, lanes: np.ndarray, luck: np.ndarray, hazard: np.ndarray, gap: np.ndarray, gone: np.ndarray) -> None:
         """See ``BoundUsers.away``."""
-        _away(luck, hazard, gap, gone)
+        _away(self.pace[0], luck, hazard, gap, gone)
 
     def arrive(self, lanes: np.ndarray, luck: np.ndarray) -> None:
         """See ``BoundUsers.arrive``."""
-        _arrive(lanes, luck, self.gap_days, self.hidden[1], self.intended)
+        _arrive(self.pace[1], lanes, luck, self.gap_days, self.hidden[1], self.intended)
 
     def answer(self) -> None:
         """See ``BoundUsers.answer``."""
@@ -159,20 +161,20 @@ def _init(affinities: Any, lanes: Any, user: Any, affinity: Any, seen: Any) -> N
 
 
 @kernel
-def _away(luck: Any, hazard: Any, gap: Any, gone: Any) -> None:
+def _away(pace: Any, luck: Any, hazard: Any, gap: Any, gone: Any) -> None:
     for n in range(luck.shape[0]):
-        gap[n] = np.int32(min(arithmetic.log(luck[n]) * _F(-MEAN_GAP) / hazard[n], _F(LONGEST_GAP)))
+        gap[n] = np.int32(min(arithmetic.log(luck[n]) * pace / hazard[n], _F(LONGEST_GAP)))
         gone[n] = False
 
 
 @kernel
-def _arrive(lanes: Any, luck: Any, gap_days: Any, seen: Any, intended: Any) -> None:
+def _arrive(pace: Any, lanes: Any, luck: Any, gap_days: Any, seen: Any, intended: Any) -> None:
     for n in range(lanes.shape[0]):
         lane = lanes[n]
         fading = arithmetic.exp(_F(gap_days[lane]) * _F(math.log(MEMORY)))
         for topic in range(NUM_TOPICS):
             seen[lane, topic] *= fading
-        size = _F(1.0) + np.floor(arithmetic.log(luck[n]) * _F(1.0 / math.log1p(-1.0 / MEAN_BASKET)))
+        size = _F(1.0) + np.floor(arithmetic.log(luck[n]) * pace)
         intended[lane] = np.int32(min(size, _F(LARGEST_BASKET)))
 
 

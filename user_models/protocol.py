@@ -112,7 +112,15 @@ class BindingUserModel(UserModel, Protocol):
 
 def can_bind(model: UserModel) -> bool:
     """Whether ``model`` can be bound: not where a subclass has its own version of what the bound users compute."""
+    binding = next((kind for kind in type(model).__mro__ if "bind" in vars(kind)), None)
+    return binding is not None and not overridden(model, binding)
+
+
+def overridden(model: object, base: type, *names: str) -> bool:
+    """Whether ``model`` has its own version of a method of its ancestor ``base``: of one of ``names``, else of any."""
     kinds = type(model).__mro__
-    binding = next((place for place, kind in enumerate(kinds) if "bind" in vars(kind)), None)
-    own = ("init", "appraise", "respond", "transition", "intend", "away", "arrive")
-    return binding is not None and not any(name in vars(kind) for kind in kinds[:binding] for name in own)
+    return any(
+        hasattr(value, "__get__") and hasattr(base, name) and (name in names if names else not name.startswith("__"))
+        for kind in kinds[: kinds.index(base)]
+        for name, value in vars(kind).items()
+    )

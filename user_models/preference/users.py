@@ -29,7 +29,7 @@ from recgym.user_models.preference.network import (
     item_features,
 )
 from recgym.user_models.preference.numerics import linear, silu
-from recgym.user_models.protocol import BoundUsers, Exchange
+from recgym.user_models.protocol import BoundUsers, Exchange, overridden
 from recgym.worlds.world import World
 
 PREFILL_CHUNK = 64  # users whose starting caches are computed together, always the same ones: see ``_start``
@@ -168,13 +168,15 @@ class PreferenceUsers:
 
     def intend(self, state: PreferenceState, uniforms: Tensor) -> Tensor:
         """See ``UserModel.intend``: the fitted distribution of basket sizes, by inversion."""
-        if compiled.runs_on(uniforms) and self._compiled is not None:
+        own = overridden(self, PreferenceUsers, "size_survival", "size_of")
+        if compiled.runs_on(uniforms) and self._compiled is not None and not own:
             return self._compiled.size(state.fused, 1 - uniforms)
         return self.size_of(self.size_survival(state), uniforms)
 
     def away(self, state: PreferenceState, record: Record, uniforms: Tensor, hazard: Tensor) -> tuple[Tensor, Tensor]:
         """See ``UserModel.away``: the fitted gaps with their hazard multiplied; the last bin never returns."""
-        if compiled.runs_on(uniforms) and self._compiled is not None:
+        own = overridden(self, PreferenceUsers, "gap_survival", "gap_of")
+        if compiled.runs_on(uniforms) and self._compiled is not None and not own:
             return self._compiled.gap(state.fused, _gap_target(uniforms, hazard))
         return self.gap_of(self.gap_survival(state), uniforms, hazard)
 
@@ -224,7 +226,8 @@ class PreferenceUsers:
         if not bool(self._ready[users].all()):
             with self._filling:  # another thread may have filled some meanwhile, and read them by now
                 missing = users[~self._ready[users]].unique()
-                (self._replay if self._backend is self._compiled else self._prefill)(missing)
+                own = overridden(self, PreferenceUsers, "history_tokens")
+                (self._replay if self._backend is self._compiled and not own else self._prefill)(missing)
 
     def _start_rows(self, rows: np.ndarray) -> None:
         ready = self._ready.numpy()
