@@ -89,6 +89,12 @@ class Moods:
 
     # ------------------------------------------------------------------ before the response
 
+    def waits(self, state: State, items: Tensor) -> Tensor:
+        """Whether ``items`` (int64 [B, C]) have been put aside: they are not wanted again until bought, bool [B, C]."""
+        if state.mood is None or state.mood.waiting is None:
+            return torch.zeros(items.shape, dtype=torch.bool, device=items.device)
+        return (state.mood.waiting[:, None, :] == items[:, :, None]).any(dim=2)
+
     def lift(self, state: State, items: Tensor) -> Tensor:
         """What is added to the logits of ``items`` (int64 [B, C]) when they are looked at, float32 [B, C]."""
         lift = torch.full(items.shape, self._base, device=items.device)
@@ -131,7 +137,7 @@ class Moods:
             return response, None
         key = fold(trip_key(state.luck, state.visit), Purpose.DELAY)
         later = uniform(fold(key[:, None], slate)) < self._delay.share
-        already = (mood.waiting[:, None, :] == slate[:, :, None]).any(dim=2)
+        already = self.waits(state, slate)
         aside = response.consumed & later & ~already
         gone = response.consumed & (later | already)
         left = Response(

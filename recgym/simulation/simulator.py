@@ -232,8 +232,9 @@ class Simulator:
     def expected_reward(self, state: State, items: Tensor) -> Tensor:
         """Privileged: the expected immediate reward of each item if examined, float32 [B, C].
 
-        Uses the true response model, the hidden state and what this trip has already settled: an item declined at
-        probability p0 is bought at p1 with chance max(0, (p1 - p0) / (1 - p0)), one already bought with chance 0.
+        Uses the true response model, the hidden state and what is settled already: an item declined on this trip at
+        probability p0 is wanted at p1 with chance max(0, (p1 - p0) / (1 - p0)), one that was bought on it or waits to be
+        bought later with chance 0.
 
         Args:
             state: B lanes.
@@ -246,13 +247,13 @@ class Simulator:
 
     @torch.no_grad()
     def chance(self, state: State, items: Tensor) -> tuple[Tensor, Appraisal]:
-        """Privileged: the chance that each item is consumed if examined, float32 [B, C]; arguments as above."""
+        """Privileged: the chance that each item is bought, now or later, if examined, float32 [B, C]; as above."""
         seen = recall(state.memory, used_entries(state, self.slate_size), items)
         own_counts, own_days = own_history(state.record, state.visit.day, items)
         appraisal = self.user_model.appraise(state.hidden, items, own_counts, own_days, state.visit)
         probability = sigmoid(appraisal.logit + self.moods.lift(state, items))
         posterior = ((probability - seen.refused) / (1.0 - seen.refused).clamp(min=1e-12)).clamp(min=0.0)
-        return posterior.masked_fill(seen.bought, 0.0), appraisal
+        return posterior.masked_fill(seen.bought | self.moods.waits(state, items), 0.0), appraisal
 
     @torch.no_grad()
     def disagreement(self, state: State, items: Tensor) -> Tensor | None:

@@ -139,6 +139,27 @@ def test_what_is_put_aside_is_bought_later_once(world: World) -> None:
     assert (owned[purchases > waited + 5] > 0).all()
 
 
+def test_what_waits_is_not_wanted_again(world: World) -> None:
+    """The expected reward of what is shown comes true where some of it has been put aside on an earlier trip."""
+    delay = {"share": 0.6, "trips": 6.0}
+    simulator, state = start(world, behaviour__delay=delay, objective={"terms": {"click": 1.0, "purchase": 1.0}})
+    expected = earned = spread = met = 0.0
+    for step in range(60):
+        slate = (torch.arange(10) * 5 + step % 5).repeat(64, 1)
+        assert state.mood is not None and state.mood.waiting is not None
+        waits = (state.mood.waiting[:, None, :] == slate[:, :, None]).any(dim=2)
+        chance, _ = simulator.chance(state, slate)
+        worth = simulator.expected_reward(state, slate)
+        assert (chance[waits] == 0).all() and (worth[waits] == 0).all()
+        state, outcome = simulator.step(state, slate)
+        expected += float(worth[outcome.examined].sum())
+        earned += float(outcome.terms["click"].sum() + outcome.consumed.sum())  # without what was put aside before
+        spread += float((4 * chance * (1 - chance))[outcome.examined].sum())
+        met += float((waits & outcome.examined).sum())
+    assert met > 100
+    assert abs(earned - expected) < 3 * spread**0.5
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
