@@ -10,10 +10,22 @@ import typer
 
 from recgym.data import load
 from recgym.data.interactions import Interactions
-from recgym.data.own import LogFiles, load_files, parse_mapping
+from recgym.data.own import NOT_STATED, LogFiles, load_files, parse_mapping
 from recgym.errors import RecGymError
 from recgym.registration import DATASETS
 from recgym.worlds.recipes import Recipe, own_recipe
+
+
+def refuse(options: dict[str, Any], why: str, *, besides: tuple[str, ...] = ()) -> None:
+    """Refuses what was given of ``options``, besides some: what would not be read must not be given in good faith.
+
+    Raises:
+        RecGymError: naming the options to leave out.
+    """
+    given = [key for key, value in options.items() if value not in (None, "", NOT_STATED) and key not in besides]
+    if given:
+        told = ", ".join(f"--{'map' if key == 'mapping' else key.replace('_', '-')}" for key in given)
+        raise RecGymError(f"{why}: leave out {told}")
 
 
 def own_log(
@@ -28,18 +40,25 @@ def own_log(
         changes: fields of the recipe.
 
     Raises:
-        RecGymError: the name is missing or no plain word, or a data set comes with options for files.
+        RecGymError: the name is missing or no plain word, or an option is given that this kind of log does not read.
         DataError: the log cannot be read.
     """
     if name is None or not re.fullmatch(r"[A-Za-z0-9][\w.\-]*", name):
         raise RecGymError(f"--from needs --name, a word of letters, digits, '-', '_' and '.', got {name!r}")
     if not source.exists() and str(source) in DATASETS.names():
         return _named_log(name, str(source), options, changes)
-    words = tuple(column.strip() for column in options.pop("text").split(",") if column.strip())
-    given = options.pop("mapping")
-    mapping = parse_mapping(given) if given else {}
-    items = options.pop("items")
-    files = LogFiles(path=str(source), mapping=mapping, text=words, items=items and str(items), **options).hashed()
+    if options["layout"] is not None:
+        why = f"--layout {options['layout']} says what its files and columns mean"
+        refuse(options, why, besides=("layout", "max_users"))
+    elif source.suffix == ".inter":
+        items = {key: options[key] for key in ("items", "text")}
+        refuse(items, f"the items of {source.name} are read from {source.with_suffix('.item').name} beside it")
+    elif options["text"] and not options["items"]:
+        raise RecGymError("--text names columns of --items: give the table of items, or leave out --text")
+    words = tuple(column.strip() for column in options["text"].split(",") if column.strip())
+    mapping = parse_mapping(options["mapping"]) if options["mapping"] else {}
+    read = {**options, "mapping": mapping, "text": words, "items": options["items"] and str(options["items"])}
+    files = LogFiles(path=str(source), **read).hashed()
     log = load_files(files, name)
     log.describe()
     for file, digest in files.sha256.items():
@@ -51,11 +70,7 @@ def _named_log(
     name: str, dataset: str, options: dict[str, Any], changes: dict[str, Any]
 ) -> tuple[Recipe, Interactions]:
     """The same from a data set of ``recgym list datasets``, fetched where it is not there yet."""
-    defaults = LogFiles(path=dataset)
-    given = [key for key, value in options.items() if value and value != getattr(defaults, key, None)]
-    if given:
-        told = ", ".join(f"--{'map' if key == 'mapping' else key.replace('_', '-')}" for key in given)
-        raise RecGymError(f"--from {dataset} is a data set that RecGym reads by itself: leave out {told}")
+    refuse(options, f"--from {dataset} is a data set that RecGym reads by itself")
     log = load(dataset)
     log.describe()
     for file, digest in log.source.files.items():

@@ -49,6 +49,9 @@ def build(
     time_unit: Annotated[
         str | None, typer.Option(help="Unit of numeric times: D, s, ms ...", show_default="by their size")
     ] = None,
+    time_format: Annotated[
+        str | None, typer.Option(help="How text times are written, as %d/%m/%Y.", show_default="ISO 8601, or as found")
+    ] = None,
     max_users: Annotated[
         int | None, typer.Option(min=1, help="Read so many users of a large log.", show_default="all")
     ] = None,
@@ -91,7 +94,7 @@ def build(
     """
     import torch
 
-    from recgym.commands.own import own_log, recipe_changes
+    from recgym.commands.own import own_log, recipe_changes, refuse
     from recgym.commands.progress import stage_progress
     from recgym.commands.settings import parse_settings
     from recgym.errors import RecGymError
@@ -108,22 +111,18 @@ def build(
     if tuning:
         changes["tuning"] = {**changes.get("tuning", {}), "method": tuning}
     log = None
+    options: dict[str, Any] = {"mapping": mapping, "items": items, "text": text, "layout": layout}
+    options |= {"time_unit": time_unit, "time_format": time_format, "max_users": max_users}
+    options |= {"licence": licence, "citation": citation}
     if source is not None:
-        options = {
-            "mapping": mapping,
-            "items": items,
-            "text": text,
-            "layout": layout,
-            "time_unit": time_unit,
-            "max_users": max_users,
-            "licence": licence,
-            "citation": citation,
-        }
+        if name is not None and own_name is not None:
+            raise RecGymError(f"a log has no recipe: leave out {name!r}, or --name {own_name}")
         recipe, log = own_log(own_name or name, source, options, changes)
     elif name is None:
         raise RecGymError("name a recipe of `recgym list worlds`, or a log with --from and --name")
     else:
         base: Recipe = WORLDS.load(name)()
+        refuse({"name": own_name, **options}, f"{name} is a recipe with a log of its own, and there is no --from")
         recipe = base.changed(changes)
     if threads:
         torch.set_num_threads(threads)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import lzma
 import os
 import subprocess
 import sys
@@ -10,12 +12,15 @@ import urllib.error
 import urllib.request
 import uuid
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from recgym.errors import DataError
 
 _BLOCK = 1 << 20  # bytes
+# What zipfile raises of a file that is cut off, damaged, encrypted (RuntimeError) or packed in a way it does not know.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, OSError)
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:
@@ -70,7 +75,9 @@ def download(url: str, path: Path, *, checksums: Mapping[str, str], timeout: flo
                 while block := response.read(_BLOCK):
                     stream.write(block)
                     received += len(block)
-        except (urllib.error.URLError, OSError, ValueError) as error:
+        except http.client.IncompleteRead as error:
+            raise DataError(f"download of {url} was cut off: {error}") from error
+        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
             raise DataError(f"cannot download {url}: {getattr(error, 'reason', None) or error}") from error
         if announced is not None and received != int(announced):
             raise DataError(f"download of {url} was cut off: {received:,} of {int(announced):,} bytes")
@@ -119,7 +126,7 @@ def extract(archive: Path, members: Mapping[str, str], directory: Path, *, check
                 finally:
                     temporary.unlink(missing_ok=True)
                 written.append(target)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except ZIP_ERRORS as error:
         raise DataError(f"{archive}: not a readable zip file: {error}") from error
     return written
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import io
 import re
 import tempfile
 import zipfile
@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.dataset
 import pyarrow.json
 
-from recgym.data.fetch import inside
+from recgym.data.fetch import ZIP_ERRORS, inside
 from recgym.data.schema import hint
 from recgym.errors import DataError
 
@@ -41,8 +41,8 @@ def unpacked(path: Path) -> Iterator[Path]:
     """The one table of a zip file, unpacked to a directory that goes at the end; any other path is given as it is.
 
     Raises:
-        DataError: there is no such file, it is empty, the zip file is cut off or damaged, holds a name that leaves its
-            directory, or does not hold exactly one table.
+        DataError: there is no such file, it is empty, the zip file is cut off, damaged or encrypted, holds a name that
+            leaves its directory, or does not hold exactly one table.
     """
     if not path.exists():
         raise DataError(f"there is no file {str(path)!r}")
@@ -62,8 +62,9 @@ def unpacked(path: Path) -> Iterator[Path]:
                         f"{path} must hold exactly one table, found: {', '.join(tables) or 'none'}; unpack it first"
                     )
                 found = Path(archive.extract(tables[0], work))
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
-            raise DataError(f"{path}: not a readable zip file, perhaps a download that was cut off: {error}") from error
+        except ZIP_ERRORS as error:
+            guess = "" if isinstance(error, RuntimeError) else ", perhaps a download that was cut off"
+            raise DataError(f"{path}: not a readable zip file{guess}: {error}") from error
         yield found
 
 
@@ -114,7 +115,9 @@ def open_table(path: Path, *, text: Iterable[str] = (), names: Sequence[str] | N
         form = pa.dataset.JsonFileFormat(read_options=pa.json.ReadOptions(block_size=BLOCK))
     else:
         form = kind
-    return _guarded(path, lambda: pa.dataset.dataset(str(path), format=form))
+    table = _guarded(path, lambda: pa.dataset.dataset(str(path), format=form))
+    _guarded(path, lambda: table.schema.names)  # Arrow decodes the header only here
+    return table
 
 
 def batches(
@@ -125,6 +128,10 @@ def batches(
     Raises:
         DataError: the file is cut off, a value is not of its column's type, or text is not UTF-8.
     """
+    for name in columns:
+        if pa.types.is_binary(table.schema.field(name).type):  # what Arrow takes text for that is not UTF-8
+            _refuse_not_utf8(path)
+            raise DataError(f"{path}, column {name!r}: holds bytes, not text")
     scan = table.scanner(columns=list(columns), batch_size=size, batch_readahead=1, fragment_readahead=1).to_batches()
     while True:
         batch = _guarded(path, lambda: next(scan, None))
@@ -183,22 +190,21 @@ def _guarded(path: Path, read):  # type: ignore[no-untyped-def]
     try:
         return read()
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError, OSError, EOFError) as error:
-        row = _not_utf8(path) if "UTF" in str(error) else None
-        if row is not None:
-            raise DataError(f"{path}, row {row}: not UTF-8 text") from error
+        if "utf" in str(error).lower():
+            _refuse_not_utf8(path)
         said = _ARROW_PREFIX.sub("", str(error))
         cut = " (cut off?)" if any(sign in said.lower() for sign in _CUT_OFF) else ""
         raise DataError(f"{path}: cannot be read{cut}: {said}") from error
 
 
-def _not_utf8(path: Path) -> int | None:
-    """The first line after the header that is not UTF-8, counted from 1; None where all are, or in a binary file."""
+def _refuse_not_utf8(path: Path) -> None:
+    """Raises a DataError for the first line that is not UTF-8, if there is one and the file is of text."""
     if not path.is_file() or format_of(path) == "parquet":
-        return None
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-        for number, line in enumerate(stream):
+        return
+    with pa.input_stream(str(path), compression="detect") as stream, io.BufferedReader(stream) as lines:
+        for number, line in enumerate(lines):
             try:
                 line.decode()
-            except UnicodeDecodeError:
-                return number
-    return None
+            except UnicodeDecodeError as error:
+                place = f"row {number}" if number else "the header"
+                raise DataError(f"{path}, {place}: not UTF-8 text") from error

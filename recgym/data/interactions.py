@@ -90,6 +90,7 @@ class Interactions:
         filters: Iterable[FilterCount] = (),
         units: Mapping[str, str] | None = None,
         time_unit: str = "D",
+        time_format: str | None = None,
         file: str = "DataFrame",
     ) -> Self:
         """A validated log from a DataFrame with one event a row.
@@ -105,6 +106,8 @@ class Interactions:
             filters: what was filtered before this call.
             units: units that differ from the schema's.
             time_unit: unit of numeric times since 1970-01-01 (``D``, ``s``, ``ms`` ...).
+            time_format: notation of text times in the codes of ``strptime``, such as ``%d/%m/%Y``; None: ISO 8601, or
+                the one that fits every row.
             file: what messages call the data.
 
         Raises:
@@ -120,7 +123,9 @@ class Interactions:
         if not len(frame):
             raise DataError(f"{file}: no data rows")
         raw = {
-            key: schema.canonical(frame[column], key, column=column, file=file, time_unit=time_unit)
+            key: schema.canonical(
+                frame[column], key, column=column, file=file, time_unit=time_unit, time_format=time_format
+            )
             for key, column in mapping.items()
         }
         notes = list(filters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recgym.data import schema
 from recgym.data.fetch import checksum
-from recgym.data.files import batches, format_of, open_table, read_table, require, unpacked
+from recgym.data.files import batches, open_table, read_table, require, unpacked
 from recgym.data.interactions import FilterCount, Interactions, SourceInfo
 from recgym.errors import DataError, unknown_name
 from recgym.registry import load_target
@@ -21,6 +22,7 @@ from recgym.registry import load_target
 STREAM_FROM = 1 << 30  # bytes: larger files are read part by part, whatever the options say
 KEPT = ("title", "text", "category", "subcategory", "brand", "recommendable")  # item columns that a world reads
 KNOWLEDGE = (".kg", ".link")  # of RecBole: facts, and which entity is which item
+NOT_STATED = "not stated"  # the licence and the citation of a log whose owner says none
 LAYOUTS = {
     "ml-1m": "movielens:read_1m",
     "ml-25m": "movielens:read_25m",
@@ -46,9 +48,10 @@ class LogFiles(BaseModel):
     items: str | None = Field(None, description="a table of items")
     text: tuple[str, ...] = Field((), description="item columns that make an item's text, in order")
     time_unit: str | None = Field(None, description="unit of numeric times; None: by the size of the first")
+    time_format: str | None = Field(None, description="notation of text times, as of strptime; None: as found")
     max_users: int | None = Field(None, ge=1, description="read so many users, chosen by a hash of their ids")
-    licence: str = "not stated"
-    citation: str = "not stated"
+    licence: str = NOT_STATED
+    citation: str = NOT_STATED
     sha256: dict[str, str] = Field({}, description="of each file, when the log was first read")
 
     def hashed(self) -> LogFiles:
@@ -109,15 +112,19 @@ def load_files(files: LogFiles, name: str) -> Interactions:
         if checksum(Path(given)) != expected:
             raise DataError(f"{given} has changed since the log was read: its sha256 is not {expected[:12]}…")
     if files.layout is not None:
-        log = _layout(files.layout)(Path(files.path))
-        if files.max_users is not None and files.max_users < log.num_users:
-            chosen = np.isin(log["user"], list(choose_users(log.users.index, files.max_users)))
-            log = log.select(chosen, f"other users than the {files.max_users:,} chosen")
+        log = _some_users(_layout(files.layout)(Path(files.path)), files.max_users)
     elif Path(files.path).suffix == ".inter":
         from recgym.data.sources import recbole
 
-        log = recbole.load(files.path, files.mapping or None, name=name, time_unit=files.time_unit or "s")
-        log = without_duplicates(log)
+        log = recbole.load(
+            files.path,
+            files.mapping or None,
+            name=name,
+            time_unit=files.time_unit or "s",
+            time_format=files.time_format,
+        )
+        log = _some_users(without_duplicates(log), files.max_users)
+        log = replace(log, source=replace(log.source, licence=files.licence, citation=files.citation))
     else:
         log = _read(files, name)
     return clicks_as_responses(log)
@@ -140,6 +147,15 @@ def file_knowledge(files: LogFiles) -> pd.DataFrame:
     return recbole.read_knowledge(graph, link)
 
 
+def _some_users(log: Interactions, count: int | None) -> Interactions:
+    """The log of ``count`` of its users; of all where None or where it has no more."""
+    users = pd.Index(pd.unique(log["user"]))  # a table of users may tell of some that have no events
+    if count is None or count >= len(users):
+        return log
+    chosen = np.isin(log["user"], list(choose_users(users, count)))
+    return log.select(chosen, f"other users than the {count:,} chosen")
+
+
 def _layout(name: str) -> Callable[[Path], Interactions]:
     if name not in LAYOUTS:
         raise unknown_name("layout", name, LAYOUTS)
@@ -152,11 +168,13 @@ def _read(files: LogFiles, name: str) -> Interactions:
     from recgym.data.stream import stream
 
     with unpacked(Path(files.path)) as path:
-        text = [files.mapping[key] for key in ("user", "item", "basket") if key in files.mapping]
+        keys = ("user", "item", "basket", *(("time",) if files.time_format else ()))
+        text = [files.mapping[key] for key in keys if key in files.mapping]
         table = open_table(path, text=text)
         schema.check_mapping(files.mapping, table.schema.names, str(path))
         columns = list(dict.fromkeys(files.mapping.values()))
         unit = files.time_unit or _time_unit(table, files.mapping, path)
+        told = files.time_format or _notation(table, files.mapping, path)
         unmapped = [column for column in table.schema.names if column not in columns]
         notes = [FilterCount("columns not mapped", len(unmapped), ", ".join(unmapped))] if unmapped else []
         items = _items(files) if files.items else None
@@ -169,7 +187,7 @@ def _read(files: LogFiles, name: str) -> Interactions:
         )
 
         def events(rows: pa.Table, label: str) -> Interactions:
-            return events_log(rows, files.mapping, unit, label)
+            return events_log(rows, files.mapping, unit, label, told)
 
         size = sum(f.stat().st_size for f in ([path] if path.is_file() else path.rglob("*.parquet")))
         if files.max_users is None and size < STREAM_FROM:
@@ -181,7 +199,9 @@ def _read(files: LogFiles, name: str) -> Interactions:
         return with_items(compact.interactions(), items, name, source, notes)
 
 
-def events_log(rows: pa.Table, mapping: dict[str, str], unit: str, label: str) -> Interactions:
+def events_log(
+    rows: pa.Table, mapping: dict[str, str], unit: str, label: str, time_format: str | None = None
+) -> Interactions:
     """Rows as a log with text ids, each distinct event once."""
     frame = rows.to_pandas()
     for key in ("user", "item"):
@@ -189,7 +209,8 @@ def events_log(rows: pa.Table, mapping: dict[str, str], unit: str, label: str) -
         codes, values = pd.factorize(keys)
         text = np.array([str(value) for value in values], dtype=object)  # one object a distinct id, not one an event
         frame[mapping[key]] = pd.Series(text[codes], index=frame.index, dtype=object)
-    return without_duplicates(Interactions.from_frame(frame, mapping, time_unit=unit, file=label))
+    log = Interactions.from_frame(frame, mapping, time_unit=unit, time_format=time_format, file=label)
+    return without_duplicates(log)
 
 
 def with_items(
@@ -243,10 +264,10 @@ def choose_users(ids: pd.Index, count: int) -> set[str]:
 def _items(files: LogFiles) -> pd.DataFrame:
     with unpacked(Path(str(files.items))) as path:
         column = files.mapping["item"]
-        found = open_table(path).schema.names if format_of(path) else []
+        found = open_table(path).schema.names
         key = next((name for name in (column, "item", "item_id") if name in found), column)
-        table = read_table(path, text=[key])
-        require([key, *files.text], list(table.columns), path)
+        require([key, *files.text], found, path)
+        table = read_table(path, [name for name in found if name in (key, *files.text, *KEPT)], text=[key])
         table[key] = [str(value) for value in schema.ids(table[key], column=key, file=str(path))]
         doubled = table[key].duplicated()
         if doubled.any():
@@ -274,6 +295,19 @@ def _words(value: Any) -> str:
     if isinstance(value, list | tuple | np.ndarray):
         return ". ".join(filter(None, map(_words, value)))
     return "" if pd.isna(value) else str(value).strip()
+
+
+def _notation(table: pa.dataset.Dataset, mapping: dict[str, str], path: Path) -> str | None:
+    """How a text column of times is written, told from the whole of it: a part of the users could be read otherwise."""
+    if "time" not in mapping:
+        return None
+    kind = table.schema.field(mapping["time"]).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return None
+    parts = batches(table, [mapping["time"]], path, 1 << 16)
+    times = (pd.Series(part.column(0).to_pandas(), dtype=object) for part in parts)
+    return schema.notation(times, column=mapping["time"], file=str(path))
 
 
 def _time_unit(table: pa.dataset.Dataset, mapping: dict[str, str], path: Path) -> str:

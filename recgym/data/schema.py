@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 import numpy as np
 import pandas as pd
+from pandas.tseries.api import guess_datetime_format
 
 from recgym.errors import DataError, nearest
 
@@ -65,6 +67,11 @@ SCHEMA: dict[str, Column] = {
 }
 REQUIRED = ("user", "item")
 _CLOCK = re.compile(r"\d:\d\d(?::\d\d)?(?:[.,]\d+)?(?:\s*[AP]M)?\s*(?P<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?\s*$", re.I)
+_YEAR_FIRST = re.compile(r"\s*\d{4}")
+_YEAR_MONTH_DAY = re.compile(r"\s*\d{4}([-/.])(0?[1-9]|1[0-2])\1(0?[1-9]|[12]\d|3[01])(?!\d)")
+ISO = "ISO8601"  # the notation of times that begin with the year
+_HALF_DAY = re.compile(r"(?P<space>\s*)[AP]M$", re.I)
+_CHUNK = 1 << 16  # rows of a column that are tried at once for its notation
 _NO_CLOCK, _LOCAL, _NAMED = 0, 1, 2  # what a time says: a day alone, a time of day, a time of day and its zone
 
 
@@ -109,7 +116,9 @@ def hint(name: str, valid: Iterable[str]) -> str:
     return f" Did you mean {folded[guess]!r}?" if guess else ""
 
 
-def canonical(values: pd.Series, key: str, *, column: str, file: str, time_unit: str = "D") -> np.ndarray:
+def canonical(
+    values: pd.Series, key: str, *, column: str, file: str, time_unit: str = "D", time_format: str | None = None
+) -> np.ndarray:
     """The values of one raw column as the canonical array of schema column ``key``.
 
     Args:
@@ -118,6 +127,7 @@ def canonical(values: pd.Series, key: str, *, column: str, file: str, time_unit:
         column: what the column is called in the file, for messages.
         file: the file's name, for messages.
         time_unit: unit of numeric times since 1970-01-01: ``D``, ``h``, ``m``, ``s``, ``ms``, ``us`` or ``ns``.
+        time_format: notation of text times, in the codes of ``strptime``; None: what ``notation`` finds.
 
     Raises:
         DataError: naming file, row, column and value of the first value that is not valid.
@@ -129,7 +139,7 @@ def canonical(values: pd.Series, key: str, *, column: str, file: str, time_unit:
     if spec.kind == "id":
         return ids(values, column=column, file=file)
     if spec.kind == "time":
-        return times(values, column=column, file=file, unit=time_unit)
+        return times(values, column=column, file=file, unit=time_unit, time_format=time_format)
     if spec.kind == "flag":
         return _flags(values, column=column, file=file)
     return _numbers(values, spec, column=column, file=file)
@@ -171,11 +181,13 @@ def ids(values: pd.Series, *, column: str, file: str) -> np.ndarray:
     fail(file, row + 1, column, array[row], "ids must be all whole numbers or all text")
 
 
-def times(values: pd.Series, *, column: str, file: str, unit: str = "D") -> np.ndarray:
+def times(values: pd.Series, *, column: str, file: str, unit: str = "D", time_format: str | None = None) -> np.ndarray:
     """Times as datetime64[ns]; text is parsed, time zones become UTC, numbers count ``unit`` since 1970-01-01.
 
+    All text is read in one notation: ``time_format``, or what ``notation`` finds.
+
     Raises:
-        DataError: on a missing, unparseable or future time.
+        DataError: on a missing, unparseable, ambiguous or future time, or a format that is none or not for text.
     """
     units = ("D", "h", "m", "s", "ms", "us", "ns")
     if unit not in units:
@@ -185,7 +197,16 @@ def times(values: pd.Series, *, column: str, file: str, unit: str = "D") -> np.n
     hint = ""
     if pd.api.types.is_bool_dtype(values.dtype):
         fail(file, 1, column, values.iloc[0] if len(values) else None, "a time must be a date, text or a number")
-    if pd.api.types.is_numeric_dtype(values.dtype):
+    numeric = pd.api.types.is_numeric_dtype(values.dtype)
+    if time_format is not None and (numeric or pd.api.types.is_datetime64_any_dtype(values.dtype)):
+        fail(
+            file,
+            1,
+            column,
+            values.iloc[0] if len(values) else None,
+            f"time_format {time_format!r} is for times that are text",
+        )
+    if numeric:
         hint = f" (read in unit {unit!r} since 1970-01-01; pass time_unit= for another)"
         raw = values.to_numpy(dtype=np.float64)
         scale = {"D": 86400e9, "h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}[unit]
@@ -207,12 +228,14 @@ def times(values: pd.Series, *, column: str, file: str, unit: str = "D") -> np.n
                     file, 1, column, values.iloc[0] if len(values) else None, "a time must be a date, text or a number"
                 )
             _same_zone(values, column, file)
-            parsed = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
-            if parsed.isna().any():  # other notations, one by one; ambiguous ones are read month first, as pandas does
-                parsed = pd.to_datetime(values, errors="coerce", utc=True, format="mixed")
+            if time_format is None:
+                chunks = (values.iloc[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))
+                time_format = notation(chunks, column=column, file=file)
+            parsed = _parsed(values, time_format, file)
         if parsed.isna().any():
             row = int(np.argmax(parsed.isna().to_numpy()))
-            fail(file, row + 1, column, values.iloc[row], "not a time")
+            told = "" if time_format in (None, ISO) else f" written as {time_format!r}, like the others"
+            fail(file, row + 1, column, values.iloc[row], f"not a time{told}")
         if parsed.dt.tz is not None:
             parsed = parsed.dt.tz_convert("UTC").dt.tz_localize(None)
         try:
@@ -226,6 +249,78 @@ def times(values: pd.Series, *, column: str, file: str, unit: str = "D") -> np.n
         row = int(np.argmax(future))
         fail(file, row + 1, column, str(array[row]), f"a time must not lie in the future{hint}")
     return array
+
+
+def notation(parts: Iterable[pd.Series], *, column: str, file: str) -> str:
+    """The one notation of a column of text times: ``ISO8601`` where the year comes first, else codes of ``strptime``.
+
+    Whether 01/02/2020 has the day or the month first is told by the rows in which only one of them makes a date.
+
+    Args:
+        parts: the values in the file's order, in one part or several; no more are taken than are needed.
+        column: what the column is called in the file, for messages.
+        file: the file's name, for messages.
+
+    Raises:
+        DataError: the notation of the first value is not known, or every row has a date both ways.
+    """
+    left: list[str] = []
+    differ: tuple[int, object] | None = None  # the first row that means two days, and what it says
+    start = 0
+    for values in parts:
+        left = left or _notations(values.iloc[0], column, file)
+        if len(left) == 1:
+            return left[0]
+        read = [_parsed(values, candidate, file) for candidate in left]
+        bad = np.array([parsed.isna() for parsed in read])  # [candidates, rows]
+        bad &= ~bad.all(axis=0)  # a row that is no date in either tells nothing: ``times`` refuses it
+        if bad.any():  # by the first row that only one of them reads; one that contradicts it is refused by ``times``
+            return left[int(np.argmin(bad[:, bad.any(axis=0).argmax()]))]
+        apart = (read[0] != read[1]).to_numpy() & read[0].notna().to_numpy()
+        if differ is None and apart.any():
+            differ = start + int(apart.argmax()), values.iloc[int(apart.argmax())]
+        start += len(values)
+    if differ is not None:
+        choice = " or ".join(map(repr, left))
+        problem = "the day and the month could be either way round in every row; write dates as in 2024-01-31, or say"
+        fail(file, differ[0] + 1, column, differ[1], f"{problem} time_format (--time-format): {choice}")
+    return left[0] if left else ISO
+
+
+def _notations(first: object, column: str, file: str) -> list[str]:
+    """The one or two notations that a column may have which begins with this value."""
+    if not isinstance(first, str) or _YEAR_FIRST.match(first):
+        return [ISO]
+    half = _HALF_DAY.search(first)  # pandas guesses no hours from 1 to 12 without seconds
+    with warnings.catch_warnings():  # it warns where it could not put the month first
+        warnings.simplefilter("ignore", UserWarning)
+        guess = guess_datetime_format(first if half is None else first[: half.start()])
+    if guess is not None and half is not None:
+        guess = guess.replace("%H", "%I") + half["space"] + "%p"
+    if guess is None:
+        problem = "not a time in a notation that is known; write 2024-01-31 or 2024-01-31T13:05:00, or say how it is "
+        fail(file, 1, column, first, f"{problem}written by time_format (--time-format), such as '%d.%m.%y %H:%M'")
+    if "%B" in guess:  # May is a month's whole name and its short one
+        return [guess, guess.replace("%B", "%b")]
+    swapped = re.sub("%[md]", lambda code: "%d" if code[0] == "%m" else "%m", guess) if "%m" in guess else guess
+    return list(dict.fromkeys((guess, swapped)))
+
+
+def _parsed(values: pd.Series, time_format: str, file: str) -> pd.Series:
+    """Text as times in UTC, NaT where it is not of the notation."""
+    if time_format != ISO:
+        try:
+            if "%" not in time_format:  # pandas takes words that let each row have a notation of its own
+                raise ValueError(f"there is no %-code in it; valid is such as '%d/%m/%Y', or {ISO!r}")
+            return pd.to_datetime(values, errors="coerce", utc=True, format=time_format)
+        except ValueError as error:
+            raise DataError(f"{file}: time_format {time_format!r}: {error}") from error
+    parsed = pd.to_datetime(values, errors="coerce", utc=True, format=ISO)
+    odd = parsed.isna()
+    if odd.any():  # with PM or UTC behind; a month above 12 would be read as a day
+        loose = np.fromiter((not isinstance(v, str) or bool(_YEAR_MONTH_DAY.match(v)) for v in values), bool)
+        parsed = pd.to_datetime(values.where(~odd | loose), errors="coerce", utc=True, format="mixed")
+    return parsed
 
 
 def zoned(values: pd.Series) -> bool:

@@ -22,14 +22,23 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
 class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # of chunks
+
     def do_GET(self) -> None:
         if self.path == "/missing":
             self.send_error(404)
             return
         self.send_response(200)
+        if self.path == "/chunks":  # the second of them never comes
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"5\r\nuser,\r\n1000\r\nit")
+            self.close_connection = True
+            return
         if self.path != "/unannounced":
             self.send_header("Content-Length", str(len(BODY)))
         self.end_headers()
+        self.close_connection = True
         self.wfile.write(BODY[: len(BODY) // 2] if self.path == "/cut" else BODY)
 
     def log_message(self, *args: object) -> None:
@@ -58,6 +67,7 @@ def test_a_download_with_the_right_checksum_is_kept(server: str, tmp_path: Path,
     ("path", "checksum", "message"),
     [
         ("/cut", SHA256, r"cut off: 1,000,000 of 2,000,000 bytes"),
+        ("/chunks", SHA256, r"download of .*/chunks was cut off: IncompleteRead"),
         ("/missing", SHA256, r"cannot download .*/missing: Not Found"),
         ("/whole", "0" * 64, r"sha256 is [0-9a-f]{64}, expected 0+; not kept"),
     ],

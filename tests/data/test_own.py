@@ -96,6 +96,16 @@ def test_some_of_the_users_are_the_same_ones_whatever_the_log_holds(tmp_path: Pa
     assert len(chosen[0]) + left_out == len(whole)
 
 
+def test_an_atomic_log_is_read_in_part_and_has_its_licence(tmp_path: Path) -> None:
+    rows = "".join(f"u{n % 5}\ti{n % 4}\t{1600000000 + n}\n" for n in range(40))
+    (tmp_path / "a.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\n" + rows)
+    (tmp_path / "a.user").write_text("user_id:token\n" + "".join(f"u{n}\n" for n in range(99)))  # most without events
+    log = load_files(LogFiles(path=str(tmp_path / "a.inter"), max_users=2, licence="CC0", citation="Me"), "a")
+    assert (log.summary()["users"], len(log)) == (2, 16)
+    assert {note.reason: note.count for note in log.filters}["other users than the 2 chosen"] == 24
+    assert (log.source.licence, log.source.citation) == ("CC0", "Me")
+
+
 def test_items_get_their_text_from_the_named_columns(tmp_path: Path) -> None:
     table().to_parquet(tmp_path / "events.parquet")
     ids = sorted(set(table()["sku"]))

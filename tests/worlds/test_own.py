@@ -87,3 +87,29 @@ def test_a_data_set_is_named_in_place_of_a_file(recgym_home: Path, monkeypatch: 
     told = run("build", "--from", "instacart-sample", "--name", "shop", *given)
     assert "reads by itself: leave out --map, --max-users" in told
     assert "there is no file 'instacart-samples'" in run("build", "--from", "instacart-samples", "--name", "shop")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ("ecommerce", "--map", MAP, "--items", "no.csv", "--layout", "zzz", "--max-users", 3, "--name", "mine")
+            + ("--time-unit", "parsec", "--time-format", "%d", "--licence", "CC0"),
+            "ecommerce is a recipe with a log of its own, and there is no --from: leave out --name, --map, --items, "
+            "--layout, --time-unit, --time-format, --max-users, --licence",
+        ),
+        (("--from", "a.csv", "--map", MAP, "--text", "title"), "give the table of items, or leave out --text"),
+        (("--from", "a.inter", "--items", "b.csv", "--text", "t"), "a.item beside it: leave out --items, --text"),
+        (
+            ("--from", ".", "--layout", "mind", "--map", MAP, "--items", "b.csv", "--licence", "CC0"),
+            "--layout mind says what its files and columns mean: leave out --map, --items, --licence",
+        ),
+        (("ecommerce", "--from", "a.csv"), "a log has no recipe: leave out 'ecommerce', or --name shop"),
+    ],
+)
+def test_options_that_would_not_be_read_are_refused(
+    recgym_home: Path, arguments: tuple[object, ...], expected: str
+) -> None:
+    name = () if "--name" in arguments else ("--name", "shop")
+    assert expected in run("build", *arguments, *name)
+    assert not (recgym_home / "worlds").exists()

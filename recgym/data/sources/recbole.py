@@ -27,6 +27,7 @@ def load(
     *,
     name: str | None = None,
     time_unit: str = "s",
+    time_format: str | None = None,
 ) -> Interactions:
     """A log from atomic files.
 
@@ -36,6 +37,7 @@ def load(
             schema are taken.
         name: name of the log; by default that of the file.
         time_unit: unit of numeric times since 1970-01-01.
+        time_format: notation of text times, in the codes of ``strptime``.
 
     Raises:
         DataError: naming file, row (data rows count from 1), column and value of what is not valid.
@@ -66,6 +68,7 @@ def load(
         source=SourceInfo(name=name, origin=f"RecBole atomic files {inter.name}", files=files),
         filters=notes,
         time_unit=time_unit,
+        time_format=time_format,
         file=str(inter),
     )
 
