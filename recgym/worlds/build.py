@@ -20,13 +20,14 @@ from accelerate import PartialState
 from recgym.data.interactions import Interactions
 from recgym.paths import recgym_home
 from recgym.user_models.preference.attributes import attribute_columns, item_attributes, item_statistics
+from recgym.user_models.preference.checkpoint import VERSION
 from recgym.user_models.preference.evening import Evening
 from recgym.user_models.preference.exposures import fit_lift
 from recgym.user_models.preference.graph import Knowledge
 from recgym.user_models.preference.model import PreferenceModel, TrainingData
 from recgym.user_models.preference.text import encode_texts
 from recgym.user_models.preference.text_tuning import tuned_encoder
-from recgym.user_models.preference.training import Trainer
+from recgym.user_models.preference.training import LONGEST_WAIT, Trainer
 from recgym.worlds.bundle import check_bundle_directory, write_bundle
 from recgym.worlds.card import card_files
 from recgym.worlds.parameters import behaviour_parameters
@@ -65,7 +66,8 @@ def build_world(
     target = out if out is not None else worlds_home() / recipe.name
     check_bundle_directory(target)
     report("reading the log", 0.0)
-    with PartialState(cpu=True).main_process_first():  # of several processes one fetches, tunes and encodes for all
+    processes = PartialState(cpu=True, timeout=LONGEST_WAIT)
+    with processes.main_process_first():  # of several processes one fetches, tunes and encodes for all
         log = recipe.log() if log is None else log
         prepared = prepare(log, recipe)
         directory = build_directory(recipe, log)
@@ -113,8 +115,8 @@ def item_texts(
 
 
 def build_directory(recipe: Recipe, log: Interactions) -> Path:
-    """Where the checkpoints of a build lie."""
-    digest = hashlib.sha256(f"{recipe.model_dump_json()}{log.hash}".encode()).hexdigest()[:12]
+    """Where the checkpoints of a build lie; those of another version lie elsewhere, and the build begins anew."""
+    digest = hashlib.sha256(f"{VERSION}{recipe.model_dump_json()}{log.hash}".encode()).hexdigest()[:12]
     return recgym_home() / "builds" / f"{recipe.name}-{digest}"
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from recgym.data.interactions import Interactions
 from recgym.errors import WorldError
+from recgym.user_models.preference.checkpoint import digest
 from recgym.user_models.preference.training import Trainer
 from recgym.worlds.build import build_directory, item_texts, rewrite, training_data
 from recgym.worlds.bundle import check_bundle_directory
@@ -46,7 +47,7 @@ def add_members(world: World, count: int, log: Interactions | None = None, progr
         def told(what: str, share: float, number: int = number) -> None:
             report(f"member {number + 1} of {count}: {what}", share)
 
-        directory = build_directory(recipe, log) / f"member-{number}"
+        directory = build_directory(recipe, log) / f"member-{number}-{digest(*tables)}"
         trainer = Trainer(data, recipe.model, recipe.seed + number, directory, told, tables)
         network = trainer.run().network
         members.append({name: value.detach().clone() for name, value in network.state_dict().items()})

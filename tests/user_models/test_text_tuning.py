@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast, T5Config, T5Model
 
-from recgym.errors import WorldError
+from recgym.errors import RecGymError, WorldError
 from recgym.user_models.preference.config import TuningConfig
 from recgym.user_models.preference.loop import DivergedError
 from recgym.user_models.preference.text import TextEncoder, encode_texts
@@ -135,6 +135,33 @@ def test_an_interrupted_tuning_goes_on_to_the_same_weights(recgym_home: Path, tm
     assert torch.equal(encode_texts(TEXTS, whole), encode_texts(TEXTS, part))
     other = tuned_encoder(TEXTS, shop(), encoder, QUICK, 1, tmp_path / "other")
     assert not torch.equal(encode_texts(TEXTS, whole), encode_texts(TEXTS, other))
+
+
+def test_a_tuned_encoder_is_not_taken_for_that_of_another_tuning(recgym_home: Path, tmp_path: Path) -> None:
+    encoder, quick = save_model(tmp_path, "bert"), QUICK.model_copy(update={"steps": 2})
+    out = tuned_encoder(TEXTS, shop(), encoder, quick, 0, tmp_path / "work")
+    assert tuned_encoder(TEXTS, shop(), encoder, quick, 0, tmp_path / "work") == out
+    with pytest.raises(RecGymError, match=r"work/checkpoint is of another training \(seed 0 there, 1 here\)"):
+        tuned_encoder(TEXTS, shop(), encoder, quick, 1, tmp_path / "work")
+    with pytest.raises(RecGymError, match="texts"):
+        tuned_encoder([*TEXTS[1:], TEXTS[0]], shop(), encoder, quick, 0, tmp_path / "work")
+
+
+def test_another_tokenizer_encodes_anew(recgym_home: Path, tmp_path: Path) -> None:
+    encoder = save_model(tmp_path, "bert")
+    before = encode_texts(TEXTS, encoder)
+    file = Path(encoder) / "tokenizer.json"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    words = told["model"]["vocab"]
+    words["dog"], words["cat"] = words["cat"], words["dog"]
+    file.write_text(json.dumps(told), encoding="utf-8")
+    torch.testing.assert_close(encode_texts(TEXTS, encoder), before.roll(len(KINDS), 0))
+
+
+def test_texts_are_kept_apart_in_the_cache(recgym_home: Path, tmp_path: Path) -> None:
+    encoder = save_model(tmp_path, "bert")
+    assert len(encode_texts(["dog\0cat"], encoder)) == 1
+    assert len(encode_texts(["dog", "cat"], encoder)) == 2
 
 
 def test_held_out_trips_are_not_read(recgym_home: Path, tmp_path: Path) -> None:

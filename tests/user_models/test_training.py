@@ -1,10 +1,16 @@
 """Training: no leakage into the graph, resumption, calibration; on small generated logs."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from recgym.user_models.preference.checkpoint import load_checkpoint
+from recgym.errors import RecGymError
+from recgym.user_models.preference.checkpoint import differences, load_checkpoint
 from recgym.user_models.preference.config import GraphConfig, ModelConfig, NetworkConfig, TrainingConfig
 from recgym.user_models.preference.loop import DivergedError
 from recgym.user_models.preference.model import TrainingData
@@ -98,6 +104,57 @@ def test_the_last_good_checkpoint_is_there_and_good(tmp_path):
     state = load_checkpoint(tmp_path / "finetune", fresh.model, None)
     assert state["epoch"] == 0
     assert all(torch.isfinite(value).all() for value in fresh.model.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seed": 5}, "seed 0 there, 5 here"),
+        ({"config": CONFIG.model_copy(update={"without": ("repeat",)})}, r"without \[\] there, \['repeat'\] here"),
+        ({"config": CONFIG.model_copy(update={"graph": GraphConfig(layers=1)})}, "config.graph.layers 2 there, 1 here"),
+        ({"data": small_data(random_trips(6, users=20))}, "trips"),
+        ({"data": replace(small_data(), text=torch.randn(30, 8))}, "text"),
+        ({"tables": (torch.ones(30, 16), torch.ones(30, 16))}, "tables"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, changes, told):
+    made = {"data": small_data(), "config": CONFIG, "seed": 0, "directory": tmp_path}
+    steps = []
+    Trainer(**made).run()
+    Trainer(**made, progress=lambda what, share: steps.append(what)).run()
+    assert not steps  # its own is taken over
+    with pytest.raises(RecGymError, match=f"{tmp_path.name}/pretrain is of another training .*{told}.*delete that"):
+        Trainer(**{**made, **changes}).run()
+
+
+def test_rounding_makes_no_other_training(tmp_path):
+    data = small_data()
+    first = Trainer(data, CONFIG, 0, tmp_path).origin
+    again = Trainer(replace(data, text=data.text * (1 + 1e-7)), CONFIG, 0, tmp_path).origin
+    assert first != again
+    assert not differences(first, json.loads(json.dumps(again)))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:100]), "cannot be read"),
+        (lambda path: path.unlink(), "cannot be read"),
+        (lambda path: (path.parent / "state.json").write_text("[]"), "cannot be read"),
+        (lambda path: (path.parent / "state.json").write_text("{"), "cannot be read"),
+        (lambda path: _rewrite(path.parent / "state.json", version=1), "was written by another version"),
+        (lambda path: save_file({"model.start": torch.ones(2)}, path), "does not hold the parameters"),
+    ],
+)
+def test_a_spoiled_checkpoint_says_what_to_do(tmp_path, spoil, told):
+    Trainer(small_data(), CONFIG, 0, tmp_path).run()
+    spoil(next((tmp_path / "pretrain").glob("epoch-*.safetensors")))
+    with pytest.raises(RecGymError, match=f"pretrain {told}.*delete that directory to begin anew, or train in another"):
+        Trainer(small_data(), CONFIG, 0, tmp_path).run()
+
+
+def _rewrite(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_chances_are_told_with_dropout_off(tmp_path):

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from recgym.errors import WorldError
 from recgym.paths import recgym_home
+from recgym.user_models.preference.checkpoint import digest
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 MAX_TOKENS = 64
 Pooling = Literal["mean", "last"]
+ENCODER_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")  # weights, configuration, tokenizer
 NO_TEXT_WIDTH = 16  # of the zeros that stand for texts where no item has one
 
 
@@ -42,7 +44,7 @@ class TextEncoder:
 
     @classmethod
     def load(cls, name: str, pooling: Pooling = "mean") -> TextEncoder:
-        """Loads a model by name or path.
+        """Loads a model by name or path; its weights have to lie in safetensors.
 
         Raises:
             WorldError: the model cannot be loaded (says how to get the default one), or is both encoder and decoder.
@@ -51,7 +53,8 @@ class TextEncoder:
 
         where = encoder_path(name)
         try:
-            tokenizer, model = AutoTokenizer.from_pretrained(where), AutoModel.from_pretrained(where)
+            tokenizer = AutoTokenizer.from_pretrained(where)
+            model = AutoModel.from_pretrained(where, use_safetensors=True)  # never a pickle
         except (OSError, ValueError) as error:
             hint = "pip install recgym[text]" if name == DEFAULT_ENCODER else "check the name or path"
             raise WorldError(f"text encoder {name!r} cannot be loaded ({hint}): {error}") from error
@@ -86,7 +89,7 @@ def encode_texts(
     """Embeddings float32 [len(texts), width] of a Hugging Face model; see ``TextEncoder``.
 
     The result is cached under ``$RECGYM_HOME/cache/text`` by the hash of the texts and of the encoder: its name, and
-    its weights where they lie in a directory (they may have been tuned there).
+    its files where they lie in a directory (it may have been tuned there).
 
     Args:
         texts: what to encode; each different one is encoded once.
@@ -102,9 +105,8 @@ def encode_texts(
     """
     if not any(text.strip() for text in texts):
         return torch.zeros((len(texts), NO_TEXT_WIDTH))
-    what = (encoder, _weights_digest(Path(encoder_path(encoder))), pooling, str(MAX_TOKENS), *texts)
-    digest = hashlib.sha256("\0".join(what).encode()).hexdigest()[:32]
-    cached = recgym_home() / "cache" / "text" / f"{digest}.safetensors"
+    key = digest(encoder, encoder_digest(encoder), pooling, str(MAX_TOKENS), *texts)
+    cached = recgym_home() / "cache" / "text" / f"{key}.safetensors"
     if cached.is_file():
         return load_file(cached)["embeddings"]
     encode = TextEncoder.load(encoder, pooling)
@@ -124,12 +126,13 @@ def encode_texts(
     return embeddings
 
 
-def _weights_digest(directory: Path) -> str:
-    """SHA-256 of the weights in a directory; of a model that lies in none, the empty string."""
+def encoder_digest(encoder: str) -> str:
+    """SHA-256 of an encoder's weights, configuration and tokenizer; of one that lies in no directory, nothing."""
+    directory = Path(encoder_path(encoder))
     if not directory.is_dir():
         return ""
-    digest = hashlib.sha256()
-    for path in sorted((*directory.glob("*.safetensors"), *directory.glob("*.bin"))):
+    found = hashlib.sha256()
+    for path in sorted(path for kind in ENCODER_FILES for path in directory.glob(kind)):
         with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+            found.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()

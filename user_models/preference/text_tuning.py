@@ -15,10 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recgym.errors import WorldError
-from recgym.user_models.preference.checkpoint import last_good, load_checkpoint, save_checkpoint
+from recgym.user_models.preference.checkpoint import (
+    digest,
+    last_good,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from recgym.user_models.preference.config import TuningConfig
 from recgym.user_models.preference.loop import descend, pace
-from recgym.user_models.preference.text import Pooling, TextEncoder, encode_texts
+from recgym.user_models.preference.text import Pooling, TextEncoder, encode_texts, encoder_digest
 from recgym.user_models.preference.trips import FirstPurchases, Trips
 
 Progress = Callable[[str, float], None]
@@ -50,18 +56,27 @@ def tuned_encoder(
         encoder: name or path of a Hugging Face model.
         tuning: how to tune.
         seed: of LoRA's initial weights and of the draws.
-        directory: of the checkpoints and, in ``encoder``, of the tuned model.
+        directory: of the checkpoints and, in ``encoder``, of the tuned model; it belongs to these arguments.
         pooling: see ``TextEncoder``.
         progress: called with what is under way and the share done of it.
 
     Raises:
         WorldError: the encoder cannot be loaded, or nobody buys anything new in training.
+        RecGymError: the checkpoint in ``directory`` cannot be read, or it is of another tuning.
         DivergedError: the loss is not finite; says where, and which checkpoint is good.
     """
     if tuning.method == "frozen":
         return encoder
-    out = directory / "encoder"
+    out, checkpoint = directory / "encoder", directory / "checkpoint"
+    origin = {
+        "seed": seed,
+        "tuning": tuning.model_dump(mode="json"),
+        "encoder": [encoder_digest(encoder) or encoder, pooling],
+        "texts": digest(*texts),
+        "trips": digest(trips.item, trips.trip, trips.trip_user),
+    }
     if out.is_dir():
+        read_checkpoint(checkpoint, origin)
         return str(out)
     report = progress or (lambda what, share: None)
     unique, row = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
@@ -75,8 +90,7 @@ def tuned_encoder(
         {"params": [learned.projection], "rate": tuning.learning_rate},
     ]
     optimizer = torch.optim.AdamW(groups, lr=tuning.learning_rate, weight_decay=0.0)
-    checkpoint = directory / "checkpoint"
-    state = load_checkpoint(checkpoint, learned, optimizer) or {"epoch": -1, "losses": []}
+    state = load_checkpoint(checkpoint, learned, optimizer, origin) or {"epoch": -1, "losses": []}
     losses: list[float] = state["losses"]
     for step in range(state["epoch"] + 1, tuning.steps):
         for group in optimizer.param_groups:
@@ -89,7 +103,7 @@ def tuned_encoder(
         learned.table[torch.from_numpy(draw.texts)] = embeddings.detach()
         losses.append(round(float(loss.detach()), 6))
         if (step + 1) % tuning.checkpoint_steps == 0 or step + 1 == tuning.steps:
-            save_checkpoint(checkpoint, learned, optimizer, {"epoch": step, "losses": losses}, improved=False)
+            save_checkpoint(checkpoint, learned, optimizer, {"epoch": step, "losses": losses}, False, origin)
         report("tuning the text encoder", (step + 1) / tuning.steps)
     model = encode.model.merge_and_unload() if tuning.method == "lora" else encode.model
     partial = directory / "encoder.partial"

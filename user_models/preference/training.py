@@ -6,12 +6,13 @@ import functools
 import math
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -19,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from recgym.errors import RecGymError
 from recgym.user_models.preference import losses
 from recgym.user_models.preference.calibration import calibrate, calibrate_answers, calibrate_bins
-from recgym.user_models.preference.checkpoint import last_good, load_checkpoint, save_checkpoint
+from recgym.user_models.preference.checkpoint import digest, last_good, load_checkpoint, save_checkpoint, sketch
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.graph import TrainingGraph, fold_in
 from recgym.user_models.preference.loop import descend
@@ -44,6 +45,8 @@ from recgym.user_models.preference.trends import Trends
 from recgym.user_models.preference.trips import draw_tokens
 
 Progress = Callable[[str, float], None]  # (what is under way, share done in [0, 1])
+Told = TypeVar("Told")
+LONGEST_WAIT = timedelta(days=1)  # of processes for the one that tunes, encodes or measures for all
 RANK_STRIDE = 7_919_000_003  # between the seeds of dropout in the processes of one training
 
 
@@ -65,7 +68,7 @@ class Trainer:
             data: what is learned from.
             config: sizes and budgets.
             seed: of the initial weights and every draw.
-            directory: of the checkpoints.
+            directory: of the checkpoints; it belongs to a training of this data, configuration, seed and tables.
             progress: called with what is under way and the share done.
             tables: item vectors and graph embeddings, [N, d] each, taken as they are instead of being learned.
         """
@@ -96,7 +99,12 @@ class Trainer:
     # ------------------------------------------------------------------ stages
 
     def run(self) -> PreferenceModel:
-        """Pre-trains, fine-tunes, calibrates; resumes where a checkpoint lies in the directory."""
+        """Pre-trains, fine-tunes, calibrates; resumes where a checkpoint lies in the directory of the main process.
+
+        Raises:
+            RecGymError: the checkpoint cannot be read, or it is of another training.
+            DivergedError: the loss or its gradient is not finite.
+        """
         training = self.config.training
         self.directory.mkdir(parents=True, exist_ok=True)
         self._stage("pretrain", training.pretrain_epochs, training.learning_rate)
@@ -112,7 +120,7 @@ class Trainer:
         checkpoint = self.directory / stage
         self.use_graph = stage == "finetune"
         best, best_epoch, first = -np.inf, -1, 0
-        state = load_checkpoint(checkpoint, self.model, optimizer)
+        state = load_checkpoint(checkpoint, self.model, optimizer, self.origin, read=self._from_main)
         if state is not None:
             best, best_epoch, first = state["best"], state["best_epoch"], state["epoch"] + 1
             self.history = list(state["history"])
@@ -136,10 +144,28 @@ class Trainer:
                 best, best_epoch = score, epoch
             state = {"epoch": epoch, "best": best, "best_epoch": best_epoch, "history": self.history}
             if self.main:
-                save_checkpoint(checkpoint, self.model, optimizer, state, improved)
+                save_checkpoint(checkpoint, self.model, optimizer, state, improved, self.origin)
                 self._plot(stage, epoch, {**parts, **metrics})
             self.wait()
-        load_checkpoint(checkpoint, self.model, None, best=True)
+        load_checkpoint(checkpoint, self.model, None, self.origin, best=True, read=self._from_main)
+
+    @functools.cached_property
+    def origin(self) -> dict[str, Any]:
+        """What the training is made of, in JSON values, by which a checkpoint is known to be its own."""
+        data, trips, tables = self.data, self.data.trips, self.objectives.tables
+        shown, facts = trips.exposures, data.knowledge
+        return {
+            "seed": self.seed,
+            "config": self.config.model_dump(mode="json", exclude={"rating", "next_item"}),
+            "trips": digest(trips.item, trips.feedback, trips.trip, trips.trip_user, trips.trip_day),
+            "exposures": None if shown is None else digest(shown.trip, shown.item, shown.examined),
+            "knowledge": None if facts is None else digest(*facts.relations, facts.relation, facts.item, facts.node),
+            "ratings": data.ratings,
+            "text": sketch(data.text),
+            "items": sketch(torch.cat((data.item_statistics, data.item_attributes), dim=1)),
+            "users": sketch(data.user_attributes),
+            "tables": None if tables is None else digest(*tables),
+        }
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """The repeat term, a small network on a few features, learns faster than the wide rest around it."""
@@ -202,11 +228,11 @@ class Trainer:
         """Until all processes have come here."""
         self.accelerator.wait_for_everyone()
 
-    def _from_main(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """What the main process measures, in all of them: they must agree on when to stop."""
-        found: list[Any] = [measure() if self.main else None]
+    def _from_main(self, tell: Callable[[], Told]) -> Told:
+        """What the main process reads or measures, in all of them: they must agree on where to begin and stop."""
+        found: list[Any] = [tell() if self.main else None]
         broadcast_object_list(found)
-        result: dict[str, float] = found[0]
+        result: Told = found[0]
         return result
 
     def _mean(self, values: dict[str, float]) -> dict[str, float]:
@@ -285,8 +311,9 @@ def _processes(mixed_precision: str) -> Accelerator:
         RecGymError: this process has trained in another precision already.
     """
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # each stage leaves some parameters alone
+    handlers = [unused, InitProcessGroupKwargs(timeout=LONGEST_WAIT)]
     try:
-        return Accelerator(cpu=True, mixed_precision=mixed_precision, kwargs_handlers=[unused])
+        return Accelerator(cpu=True, mixed_precision=mixed_precision, kwargs_handlers=handlers)
     except ValueError as error:
         raise RecGymError(
             f"training.mixed_precision is {mixed_precision!r}, but this process has used accelerate otherwise before; "
