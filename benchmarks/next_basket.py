@@ -28,9 +28,12 @@ import pandas as pd
 import torch
 from scipy import sparse
 
+from recgym.benchmark.baskets import read_log, read_times
+from recgym.benchmark.options import at_least
 from recgym.data.interactions import Interactions
 from recgym.data.sources import completejourney
 from recgym.errors import DataError, RecGymError
+from recgym.evaluation.store import atomically
 from recgym.user_models.preference.metrics import ndcg_and_recall
 from recgym.user_models.preference.training import Trainer
 from recgym.user_models.preference.trips import Trips
@@ -45,44 +48,13 @@ TOP = 100
 # ---------------------------------------------------------------------- the log
 
 
-def read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """A parquet file that holds ``columns``, the times among them as such; others are kept."""
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as parquet: {error}") from error
-    missing = [name for name in columns if name not in frame]
-    if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
-    if frame.empty:
-        raise DataError(f"{path} holds no rows")
-    return frame.assign(transaction_timestamp=moments(frame, path)) if "transaction_timestamp" in columns else frame
-
-
-def moments(frame: pd.DataFrame, path: Path) -> pd.Series:
-    """The times of a file, without a time zone: the stores' local time."""
-    times = pd.to_datetime(frame["transaction_timestamp"], errors="coerce")
-    if times.isna().any():
-        row = int(np.flatnonzero(times.isna())[0])
-        value = frame["transaction_timestamp"].iloc[row]
-        raise DataError(f"{path}: transaction_timestamp of row {row + 1} is {value!r}, not a time")
-    return times.dt.tz_localize(None)
-
-
-def household_times(frame: pd.DataFrame, path: Path) -> pd.Series:
-    """The time of the basket to predict by household, from a file with one row a household."""
-    twice = frame["household_id"].duplicated()
-    if twice.any():
-        raise DataError(f"{path}: household {frame['household_id'][twice].iloc[0]} has more than one time to predict")
-    return pd.Series(moments(frame, path).to_numpy(), index=frame["household_id"].to_numpy())
-
-
 def expected_times(log: pd.DataFrame) -> pd.Series:
-    """Each household's last basket plus its median gap between baskets."""
+    """Each household's last basket plus its median gap between baskets; a week where it made one basket alone."""
     baskets = log.groupby(["household_id", "basket_id"])["transaction_timestamp"].min().reset_index()
-    times = baskets.sort_values(["household_id", "transaction_timestamp"]).groupby("household_id")
-    gap = times["transaction_timestamp"].apply(lambda own: own.diff().median())
-    return times["transaction_timestamp"].max() + gap.fillna(pd.Timedelta(days=7))
+    baskets = baskets.sort_values(["household_id", "transaction_timestamp"])
+    baskets["gap"] = baskets.groupby("household_id")["transaction_timestamp"].diff()
+    told = baskets.groupby("household_id").agg({"transaction_timestamp": "max", "gap": "median"})
+    return told["transaction_timestamp"] + told["gap"].fillna(pd.Timedelta(days=7))
 
 
 def hold_out(transactions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -253,6 +225,17 @@ def model_scores(
     return trainer.catalogue_logits(targets).numpy(), validation
 
 
+def check_writable(path: Path) -> None:
+    """Makes the directory of ``path``; raises a DataError where no file can be written there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise DataError(f"--predictions {path} cannot be written: {error}") from error
+    if path.is_dir():
+        raise DataError(f"--predictions {path} is a directory; give the file to write")
+
+
 def predictions(scores: np.ndarray, prepared: Prepared, times: pd.Series) -> pd.DataFrame:
     """The best items of every household to predict; of those that the filters left out, the most popular ones."""
     ids = prepared.items["item_id"].to_numpy().astype(np.int64)
@@ -294,7 +277,7 @@ def evaluate(scores: dict[str, np.ndarray], trips: Trips, held: pd.DataFrame, pr
     for name, values in scores.items():
         top = torch.sort(torch.from_numpy(values), dim=1, descending=True, stable=True).indices[:, :10].numpy()
         hits = np.take_along_axis(bought, top, axis=1)
-        ndcg[name] = (hits * discount).sum(1) / np.cumsum(discount)[np.minimum(sizes, 10) - 1]
+        ndcg[name] = (hits * discount[: hits.shape[1]]).sum(1) / np.cumsum(discount)[np.minimum(sizes, 10) - 1]
         recall[name] = hits.sum(1) / sizes
     result: dict[str, object] = {
         name: {"ndcg@10": interval(ndcg[name]), "recall@10": interval(recall[name])} for name in scores
@@ -309,16 +292,17 @@ def evaluate(scores: dict[str, np.ndarray], trips: Trips, held: pd.DataFrame, pr
 
 def run(arguments: argparse.Namespace) -> dict[str, object]:
     """The whole benchmark; returns what is printed last."""
+    check_writable(arguments.predictions)  # now, rather than after the training
     held = None
     if arguments.log is None:
         source = completejourney.fetch() / "transactions.parquet"
-        log, held = hold_out(read(source, completejourney.READ))
+        log, held = hold_out(read_log(source))
         times, item_users = held.groupby("household_id")["transaction_timestamp"].min(), 1
     else:
-        log, item_users = read(arguments.log, completejourney.READ), MIN_ITEM_USERS
+        log, item_users = read_log(arguments.log), MIN_ITEM_USERS
         times = expected_times(log)
     if arguments.at is not None:
-        told = household_times(read(arguments.at, ("household_id", "transaction_timestamp")), arguments.at)
+        told = read_times(arguments.at, log["transaction_timestamp"].max())
         unknown = ~told.index.isin(times.index)
         if unknown.any():
             print(f"{int(unknown.sum())} households of {arguments.at} are not in the log")
@@ -335,7 +319,8 @@ def run(arguments: argparse.Namespace) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as temporary:
         logits, validation = model_scores(prepared, epochs, arguments.seed, arguments.work or Path(temporary))
     scores, result["validation"] = {"preference": logits}, validation
-    predictions(logits, prepared, times).to_parquet(arguments.predictions, index=False)
+    best = predictions(logits, prepared, times)
+    atomically(arguments.predictions, lambda file: best.to_parquet(file, index=False))
     if arguments.baselines:
         past = Histories.before(trips, 1)
         scores |= {"popularity": popularity(past).copy(), "personal_frequency": personal_frequency(past)}
@@ -352,12 +337,12 @@ def main() -> None:
     parser.add_argument("--at", type=Path, help="parquet: household_id, transaction_timestamp of the basket to predict")
     parser.add_argument("--predictions", type=Path, required=True, help="parquet to write: household, item, score")
     parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="the model alone")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument(
         "--work", type=Path, help="directory of checkpoints; training goes on from those that lie there"
     )
-    parser.add_argument("--pretrain-epochs", type=int, help="the world build's number by default")
-    parser.add_argument("--finetune-epochs", type=int, help="likewise")
+    parser.add_argument("--pretrain-epochs", type=at_least(0), help="the world build's number by default")
+    parser.add_argument("--finetune-epochs", type=at_least(1), help="likewise")
     try:
         print(json.dumps(run(parser.parse_args())))
     except RecGymError as error:
