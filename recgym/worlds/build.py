@@ -41,6 +41,7 @@ from recgym.worlds.world import World, load_world, worlds_home
 
 Progress = Callable[[str, float], None]
 PCA_WIDTH = 16
+LIFT = "lift that the log's exposures show; scenarios set theirs"
 PACKAGES = ("torch", "torch-geometric", "transformers", "numpy", "pandas")
 
 
@@ -108,6 +109,8 @@ def item_texts(
         progress=lambda done, of: report("encoding texts", done / of),
     )
     known, unseen = encode(texts), None if prepared.unseen is None else encode(prepared.unseen.items["text"].tolist())
+    if unseen is not None and unseen.shape[1] != known.shape[1]:  # one of the two holds no text at all
+        unseen = known.new_zeros((len(unseen), known.shape[1]))
     if recipe.text_components is None:
         return known, unseen
     even = Evening.of(known, recipe.text_components)
@@ -154,12 +157,9 @@ def _export(
     graph = graph.half().float()  # users fold in from the table that ships
     tensors, columns = user_side(prepared.trips, model.network, graph, recipe.model.graph.half_life_days, recipe.seed)
     users = prepared.users.assign(user_id=[str(i) for i in range(len(prepared.users))]).join(columns)
-    parts = text - text.mean(0)
-    _, _, basis = torch.linalg.svd(parts, full_matrices=False)
-    basis = basis * torch.sign(basis.gather(1, basis.abs().argmax(1, keepdim=True)))  # fixes the signs
-    pca = parts @ basis[:PCA_WIDTH].T
+    pca = text_pca(text)
     summary = log.summary()
-    lift = _lift(trainer, recipe)
+    lift, told = _lift(trainer, recipe)
     spec = WorldSpec(
         format_version=FORMAT_VERSION,
         name=recipe.name,
@@ -184,37 +184,59 @@ def _export(
         config=recipe.model_dump(mode="json"),
         seeds={"build": recipe.seed},
         versions=_versions(),
-        parameters=(*behaviour_parameters(recipe), *lift),
-        behaviour={"satisfaction_reference": 0.5, **({"lift": float(lift[0].value)} if lift else {})},
+        parameters=(*behaviour_parameters(recipe), *told),
+        behaviour={"satisfaction_reference": 0.5, **lift},
         metrics={"training": _training_summary(trainer.history)},
         files={},
     )
     items = prepared.items.drop(columns="text")
     weights = {name: value.detach().clone() for name, value in model.network.state_dict().items()}
-    tables = {"vectors": vectors, "text_pca": pca / pca.std(0).clamp(min=1e-6) * 0.33, "graph": graph}
+    tables = {"vectors": vectors, "text_pca": pca, "graph": graph}
     if unseen_text is not None:
         tables |= Neighbours.of(unseen_text, text).tensors()
     write_bundle(target, spec, items, users, tables, tensors, weights, card_files(spec))
     return load_world(target)
 
 
-def _lift(trainer: Trainer, recipe: Recipe) -> tuple[Parameter, ...]:
-    """The lift as fitted on what was shown on the trips that calibrated q; empty for a log without exposures."""
+def text_pca(text: torch.Tensor) -> torch.Tensor:
+    """What agents see of text embeddings [N, width]: ``PCA_WIDTH`` principal components of spread 0.33, [N, 16].
+
+    Where texts have fewer, the rest is zero.
+    """
+    parts = text - text.mean(0)
+    _, _, basis = torch.linalg.svd(parts, full_matrices=False)
+    basis = basis[:PCA_WIDTH] * torch.sign(basis.gather(1, basis.abs().argmax(1, keepdim=True)))[:PCA_WIDTH]
+    pca = parts @ basis.T
+    pca = pca / pca.std(0, correction=min(1, len(text) - 1)).clamp(min=1e-6) * 0.33
+    return torch.nn.functional.pad(pca, (0, PCA_WIDTH - pca.shape[1]))
+
+
+def _lift(trainer: Trainer, recipe: Recipe) -> tuple[dict[str, float], tuple[Parameter, ...]]:
+    """The lift as fitted on what was shown on the trips that calibrated q, and what the card says of it.
+
+    Both are empty for a log without exposures; where the lift cannot be told, the card says so.
+    """
     trips = trainer.data.trips
     if trips.exposures is None:
-        return ()
+        return {}, ()
     targets = np.flatnonzero(trips.trip_user_remaining == 1)
     row, item, examined = trips.exposures.of(targets)
     logit = trainer.catalogue_logits(targets)[torch.from_numpy(row), torch.from_numpy(item)].double().numpy()
     keys = trips.trip * trips.num_items + trips.item
-    lift, error = fit_lift(logit, examined, np.isin(targets[row] * trips.num_items + item, keys))
-    return (
+    bought = np.isin(targets[row] * trips.num_items + item, keys)
+    found = fit_lift(logit, examined, bought)
+    pairs = f"log {recipe.dataset!r}: likelihood of {len(row)} shown pairs"
+    if found is None:
+        said = f"{pairs}, {int(bought.sum())} of them bought, which has no maximum"
+        return {}, (Parameter(name=LIFT, status="assumed", value="not identified", evidence=said),)
+    lift, error = found
+    return {"lift": round(lift, 3)}, (
         Parameter(
-            name="lift that the log's exposures show; scenarios set theirs",
+            name=LIFT,
             status="fitted",
             value=f"{lift:.3f}",
-            evidence=f"log {recipe.dataset!r}: likelihood of {len(row)} shown pairs, standard error {error:.3f}, given "
-            f"that position p is examined with chance {recipe.examination_decay} ** p",
+            evidence=f"{pairs}, standard error {error:.3f}, given that position p is examined with chance "
+            f"{recipe.examination_decay} ** p",
         ),
     )
 

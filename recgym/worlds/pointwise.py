@@ -82,7 +82,10 @@ def catalogue_losses(predictors: Predictors) -> dict[str, np.ndarray]:
 
 
 def areas(logits: Tensor, held: HeldOut, num_items: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
-    """Per user, the chance that a bought item scores above a negative (ties count half): negatives -> scorer -> [P]."""
+    """Per user, the chance that a bought item scores above a negative (ties count half): negatives -> scorer -> [P].
+
+    Where no item of the sample is a negative, all items not in the basket are; NaN where there are none.
+    """
     rng = np.random.default_rng([seed, 17])
     chance = (held.popularity / held.popularity.sum()).numpy()
     out = {}
@@ -91,7 +94,8 @@ def areas(logits: Tensor, held: HeldOut, num_items: int, seed: int) -> dict[str,
         for row in range(len(logits)):
             basket = held.baskets[row]
             drawn = rng.choice(num_items, NEGATIVES + len(basket), p=weights)
-            negative = torch.from_numpy(drawn[~np.isin(drawn, basket.numpy())][:NEGATIVES])
+            drawn = drawn[~np.isin(drawn, basket.numpy())][:NEGATIVES]
+            negative = torch.from_numpy(drawn if len(drawn) else np.setdiff1d(np.arange(num_items), basket.numpy()))
             scored = {"model": logits[row], "own_frequency": held.own_counts[row], "popularity": held.popularity}
             for name, scores in scored.items():
                 above = scores[basket][:, None] - scores[negative][None, :]
@@ -238,7 +242,10 @@ def attribute_groups(users: pd.DataFrame, attributes: dict[str, tuple[str, ...]]
 
 
 def summary(values: Tensor | np.ndarray, users: np.ndarray, digits: int = 4) -> list[float | None]:
-    """[mean, low, high] with a bootstrap 95% interval over users; no interval where there is one user only."""
+    """[mean, low, high] with a bootstrap 95% interval over users; no interval where there is one user only.
+
+    Rows with NaN are left out; [None, None, None] where no row is left.
+    """
     return summaries({"": values}, users, digits)[""]
 
 
@@ -247,7 +254,10 @@ def summaries(
 ) -> dict[str, list[float | None]]:
     """The ``summary`` of several columns, on the same resamples of the users."""
     values = [np.asarray(column, dtype=np.float64) for column in columns.values()]
-    found = means(values, users, np.random.default_rng(0))
+    told = ~np.isnan(values).any(0)
+    if not told.any():
+        return {name: [None, None, None] for name in columns}
+    found = means([column[told] for column in values], users[told], np.random.default_rng(0))
     return {name: numbers(estimate, digits) for name, estimate in zip(columns, found, strict=True)}
 
 

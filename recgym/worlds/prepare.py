@@ -18,6 +18,7 @@ from recgym.worlds.recipes import Recipe
 from recgym.worlds.unseen import Unseen, choose_unseen
 
 GROUP = 10  # a rating log has no baskets: a trip is a run of at most this many ratings on one day
+TOLD = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,10 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
             "discount": log["discount"] if "discount" in log else np.nan,
         }
     )
-    frame["trip"] = _trip_ids(log, frame)
+    frame["trip"] = _trip_ids(log, frame, recipe)
+    later = frame["day"].to_numpy() != (day := frame.groupby("trip")["day"].transform("first").to_numpy())
+    _note(filters, "events on a later day than their basket's first", later, "the basket's first day counts")
+    frame["day"] = day
     whole = frame.assign(**_shown(log, recipe))
     bought = log["purchase"] if "purchase" in log else np.ones(len(log), bool)
     if recipe.kind == "purchase" and "quantity" in log:
@@ -68,7 +72,7 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
     frame = _keep(frame, bought, "nothing bought", filters)
     items = log.items
     if "recommendable" in items and not recipe.every_item:
-        frame = _keep(frame, items["recommendable"].to_numpy(bool)[frame["item"]], "items not recommendable", filters)
+        frame = _keep(frame, _recommendable(log)[frame["item"]], "items not recommendable", filters)
     buyers = frame.groupby("item")["user"].nunique()
     common = frame["item"].isin(buyers.index[buyers >= recipe.min_item_users])
     frame = _keep(frame, common.to_numpy(), f"items with fewer than {recipe.min_item_users} users", filters)
@@ -92,7 +96,8 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
             "min_item_users, or bring a longer log"
         )
     item_rows = np.unique(frame["item"])  # of both halves of the users: what agents learned of items holds in either
-    prices = frame[["item", "price", "discount"]]
+    late = held_out(frame, 2 if next_days is None else 1)
+    prices = frame[["item", "price", "discount"]].assign(late=late)
     if recipe.half is not None:
         inside = in_half(log.users.index, recipe.half)[frame["user"]]
         frame = _keep(frame, inside, "events of the other half of the users", filters)
@@ -102,8 +107,14 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
     trips, repeated = _as_trips(frame, recipe, len(user_rows), len(item_rows))
     if "exposure" in log:
         exposures = _exposures(whole[whole["shown"]], frame, item_rows)
-        trips = replace(trips, exposures=exposures)
-        note = "q is not learned from them, the lift is; held-out figures count them like any other"
+        if np.sum(~exposures.shown(trips.trip, trips.item)) >= trips.num_users:
+            trips = replace(trips, exposures=exposures)
+            note = "q is not learned from them, the lift is; held-out figures count them like any other"
+        else:  # as in logs of recommendations alone: what would be bought unaided is in none of them
+            note = (
+                "all but everything bought was shown, so q is learned from that and holds the effect of showing: play "
+                "scenarios with behaviour.lift=0"
+            )
         filters.append(FilterCount("items shown on a trip", len(exposures.item), note))
     if repeated:
         filters.append(
@@ -187,18 +198,44 @@ def _exposures(shown: pd.DataFrame, bought: pd.DataFrame, item_rows: np.ndarray)
     )
 
 
-def _trip_ids(log: Interactions, frame: pd.DataFrame) -> np.ndarray:
-    """One number a trip, ascending by user and time: the basket, or runs of at most ``GROUP`` events on one day."""
-    new = np.diff(frame["user"].to_numpy(), prepend=-1) != 0
+def _trip_ids(log: Interactions, frame: pd.DataFrame, recipe: Recipe) -> np.ndarray:
+    """One number a trip, ascending by user and time: the basket or, without baskets, a user's events of one day.
+
+    Films are not rated in the order of visits: of a day's ratings, runs of at most ``GROUP`` are a trip.
+    """
     if "basket" in log:
         codes = pd.factorize(log["basket"])[0]
         start = frame.assign(basket=codes, at=np.arange(len(frame))).groupby(["user", "basket"])["at"].transform("min")
         return start.to_numpy()  # two baskets of one moment may interleave; the first event decides the order
+    new = np.diff(frame["user"].to_numpy(), prepend=-1) != 0
     new |= np.diff(frame["day"].to_numpy(), prepend=-1) != 0
-    run = np.cumsum(new) - 1
-    place = np.arange(len(frame)) - np.flatnonzero(new)[run]
-    starts = new | (place % GROUP == 0)
-    return np.cumsum(starts) - 1
+    if recipe.kind == "rating":
+        run = np.cumsum(new) - 1
+        new |= (np.arange(len(frame)) - np.flatnonzero(new)[run]) % GROUP == 0
+    return np.cumsum(new) - 1
+
+
+def _recommendable(log: Interactions) -> np.ndarray:
+    """Whether each item may be recommended, bool [items of the log]; yes where nothing is said.
+
+    Raises:
+        DataError: a value is neither yes nor no.
+    """
+    said = log.items["recommendable"]
+    flags = said.astype(str).str.strip().str.lower().map(TOLD).where(said.notna(), True)
+    if flags.isna().any():
+        item = flags.index[flags.isna()][0]
+        raise DataError(
+            f"log {log.name!r}: recommendable of item {item!r} is {said[item]!r}; it must be 0 or 1, no or yes, "
+            "false or true, or empty"
+        )
+    return flags.to_numpy(bool)
+
+
+def held_out(frame: pd.DataFrame, count: int) -> np.ndarray:
+    """Whether each event of ``frame`` is of its user's last ``count`` trips, bool; trip numbers ascend in time."""
+    back = frame.groupby("user")["trip"].rank(method="dense", ascending=False)
+    return (back <= count).to_numpy()
 
 
 def _keep(frame: pd.DataFrame, mask: np.ndarray, reason: str, filters: list[FilterCount]) -> pd.DataFrame:
@@ -278,8 +315,8 @@ def trend_columns(trips: Trips, popularity: np.ndarray) -> dict[str, np.ndarray]
 def _item_table(described: pd.DataFrame, prices: pd.DataFrame, trips: Trips) -> pd.DataFrame:
     """What is known of each item: text and attributes, price (in currency) and discount (a share), and its sales.
 
-    Popularity (purchases), intervals (days) and repeat shares come from the training part alone; trends are those
-    where the log ends.
+    Prices, discounts, popularity (purchases), intervals (days) and repeat shares come from the training part alone;
+    trends are those where the log ends.
     """
     training = training_part(trips)
     popularity = np.bincount(training.item, minlength=len(described))
@@ -292,15 +329,20 @@ def _item_table(described: pd.DataFrame, prices: pd.DataFrame, trips: Trips) -> 
 
 
 def _description(described: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFrame:
-    """What is known of each item without its sales; ``prices`` holds item row, price and discount of events."""
+    """What is known of each item without its sales.
+
+    ``prices`` holds item row, price and discount of events, and whether they are ``late``: held out of training. Those
+    count for items alone that have no others.
+    """
     count = len(described)
 
     def column(name: str, default: str) -> pd.Series:
         values = described[name] if name in described else pd.Series([None] * count, index=described.index)
         return values.astype("object").where(values.notna(), default).astype(str)
 
-    median = prices.groupby("item")[["price", "discount"]].agg({"price": "median", "discount": "mean"})
-    median = median.reindex(range(count))
+    both = {"price": "median", "discount": "mean"}
+    median = prices[~prices["late"]].groupby("item").agg(both).reindex(range(count))
+    median = median.fillna(prices.groupby("item").agg(both))  # of items that training never meets, and whole columns
     ids = described.index.astype(str)
     title = column("title", "")
     return pd.DataFrame(
@@ -319,7 +361,7 @@ def _description(described: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFrame:
 
 def _unseen(items: pd.DataFrame, events: pd.DataFrame, removed: np.ndarray, user_rows: np.ndarray) -> Unseen:
     """The items ``removed`` and the pairs of those of their buyers who are users of the world."""
-    events = events.assign(item=np.searchsorted(removed, events["item"]))
+    events = events.assign(item=np.searchsorted(removed, events["item"]), late=False)
     pairs = events.loc[events["user"].isin(user_rows), ["user", "item"]].drop_duplicates().sort_values(["user", "item"])
     return Unseen(
         items=_description(items.iloc[removed], events),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from recgym.user_models.preference.evening import Evening
@@ -30,3 +31,8 @@ def test_new_texts_are_evened_as_the_known_ones_are() -> None:
     even = Evening.of(text, 2)
     torch.testing.assert_close(even(text[:7]), even(text)[:7], rtol=1e-4, atol=1e-5)
     assert even.directions.shape == (6, 2)
+
+
+@pytest.mark.parametrize("text", [torch.ones(7, 6), torch.zeros(7, 6)])
+def test_one_text_for_all_items_tells_nothing(text: torch.Tensor) -> None:
+    assert torch.equal(Evening.of(text, 4)(text), torch.zeros(7, 1))

@@ -102,6 +102,21 @@ def test_the_lift_is_found(lift: float) -> None:
     assert 0.01 < error < 0.1
 
 
+@pytest.mark.parametrize("pairs", [0, 50])
+def test_a_lift_that_nothing_tells_is_none(pairs: int) -> None:
+    """Nothing was shown, or nothing of it bought: the likelihood has no maximum."""
+    assert fit_lift(np.full(pairs, -1.0), np.ones(pairs), np.zeros(pairs, bool)) is None
+
+
+def test_a_log_of_recommendations_alone_is_learned_from_as_it_is() -> None:
+    everything = shop().to_frame().assign(exposure=True)
+    prepared = prepare(Interactions.from_frame(everything, name="feed"), RECIPE)
+    assert prepared.trips.exposures is None  # all that was bought was shown: nothing would be left to learn q from
+    counted = next(f for f in prepared.filters if f.reason == "items shown on a trip")
+    assert counted.count == 20 * 4
+    assert "behaviour.lift=0" in counted.detail
+
+
 def test_calibration_ignores_what_was_shown() -> None:
     """Purchases that showing brought about would raise q; without them it is right."""
     from recgym.user_models.preference.calibration import calibrate

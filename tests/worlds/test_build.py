@@ -222,13 +222,75 @@ def test_a_trip_to_predict_ends_every_history_and_changes_nothing_before_it():
 
 def test_a_recipe_may_keep_items_that_are_not_recommendable():
     log = shop()
-    marked = Interactions.from_frame(
-        pd.DataFrame({name: log[name] for name in ("time", "basket", "quantity")}).assign(
-            user=log.users.index[log.user_rows], item=log.items.index[log.item_rows]
-        ),
-        items=log.items.assign(recommendable=log.items.index != "i3"),
-        users=log.users,
-        name="marked",
-    )
-    assert "i3" not in set(prepare(marked, RECIPE).items["item_id"])
-    assert "i3" in set(prepare(marked, RECIPE.model_copy(update={"every_item": True})).items["item_id"])
+
+    def marked(flags: np.ndarray) -> Interactions:
+        return Interactions.from_frame(
+            pd.DataFrame({name: log[name] for name in ("time", "basket", "quantity")}).assign(
+                user=log.users.index[log.user_rows], item=log.items.index[log.item_rows]
+            ),
+            items=log.items.assign(recommendable=flags),
+            users=log.users,
+            name="marked",
+        )
+
+    third = log.items.index == "i3"
+    for no, yes in ((False, True), ("no", "yes"), ("False", "true"), (0, 1), ("0", None)):
+        told = marked(np.where(third, np.array(no, object), np.array(yes, object)))
+        assert set(log.items.index) - set(prepare(told, RECIPE).items["item_id"]) == {"i3"}, (no, yes)
+        assert "i3" in set(prepare(told, RECIPE.model_copy(update={"every_item": True})).items["item_id"])
+    with pytest.raises(DataError, match="recommendable of item 'i3' is 'perhaps'; it must be 0 or 1"):
+        prepare(marked(np.where(third, "perhaps", "yes")), RECIPE)
+
+
+def test_prices_of_held_out_trips_are_not_read():
+    frame = shop().to_frame().assign(price=2.0, discount=0.0)
+    frame["at"] = frame.groupby("user")["time"].rank(method="dense", ascending=False)
+    late = frame["at"] <= 2
+    frame.loc[late, ["price", "discount"]] = 5.0, 0.5
+    alone = frame["item"] == frame["item"].iloc[-1]
+    frame = frame[~alone | late].drop(columns="at")  # one item is sold on held-out trips only
+    items = prepare(Interactions.from_frame(frame, name="shop"), RECIPE.model_copy(update={"attributes": {}})).items
+    only = items["item_id"] == shop().to_frame()["item"].iloc[-1]
+    assert items[["price", "discount"]][~only].drop_duplicates().to_numpy().tolist() == [[2.0, 0.0]]
+    assert items[["price", "discount"]][only].to_numpy().tolist() == [[5.0, 0.5]]
+
+
+def test_without_baskets_a_day_is_a_trip_and_of_a_basket_the_first_day_counts():
+    day = pd.Timestamp("2024-01-01")
+    rows = [
+        (f"u{u}", f"i{i}", day + pd.Timedelta(days=7 * t), f"{u}-{t}")
+        for u in range(3)
+        for t in range(4)
+        for i in range(25)
+    ]
+    frame = pd.DataFrame(rows, columns=["user", "item", "time", "basket"])
+    plain = Recipe(name="shop", title="Shop", dataset="shop", kind="purchase", min_item_users=1, min_user_trips=4)
+    found = prepare(Interactions.from_frame(frame.drop(columns="basket"), name="shop"), plain).trips
+    assert found.size.tolist() == [25] * 12  # not cut in tens, as days of ratings are
+    late = (frame["basket"] == "1-2") & (frame["item"] != "i0")  # most of a basket is entered a fortnight later
+    frame.loc[late, "time"] += pd.Timedelta(days=14)
+    prepared = prepare(Interactions.from_frame(frame[~((frame["basket"] == "1-2") & (frame["item"] == "i1"))]), plain)
+    assert prepared.trips.gap.tolist() == [0, 7, 7, 7] * 3
+    counts = {f.reason: f.count for f in prepared.filters}
+    assert counts["events on a later day than their basket's first"] == 23
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["few items", "all shown"])
+def test_odd_logs_become_worlds(recgym_home, what):
+    """Twelve items, fewer than the columns that agents see of texts; a feed of which nothing was bought unaided."""
+    frame = shop().to_frame()
+    if what == "few items":
+        frame = frame[frame["item"].isin([f"i{i}" for i in range(12)])]
+    else:
+        frame = frame.assign(exposure=True, purchase=True)
+    items = pd.DataFrame({"item": [f"i{i}" for i in range(40)], "text": [f"Thing {i % 3}" for i in range(40)]})
+    log = Interactions.from_frame(frame, items=items, name="shop")
+    recipe = RECIPE.model_copy(update={"attributes": {}, "min_item_users": 2, "text_components": 256})
+    world = build_world(recipe, log=log)
+    assert world.item_tensors["text_pca"].shape == (world.num_items, 16)
+    assert "lift" not in world.spec.behaviour
+    env = recgym.make(world="shop", scenario=default_scenario(world.num_items))
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    assert np.isfinite(env.step(env.action_space.sample())[1])

@@ -53,6 +53,17 @@ def test_areas_count_ties_half() -> None:
     assert found["uniform"]["popularity"][1] < 1
 
 
+def test_baskets_that_leave_few_items_or_none_have_an_area_or_none() -> None:
+    baskets = [torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2, 3])]
+    wide = HeldOut(baskets, torch.zeros(2, 4), torch.tensor([3.0, 2.0, 1.0, 0.0]), 6)  # nobody's: 3
+    found = pointwise.areas(torch.tensor([[1.0, 2.0, 3.0, 0.0]] * 2), wide, 4, seed=0)
+    assert found["popularity"]["model"][0] == 1
+    assert np.isnan(found["uniform"]["model"][1])
+    users = np.arange(2)
+    assert pointwise.summary(found["popularity"]["model"], users) == [1.0, None, None]
+    assert pointwise.summary(found["popularity"]["model"][1:], users[1:]) == [None, None, None]
+
+
 def test_probes_are_the_items_of_highest_q_and_their_outcomes() -> None:
     wide = torch.linspace(3, -3, 150).repeat(3, 1)
     everything = HeldOut([torch.tensor([0, 140])] * 3, torch.zeros(3, 150), torch.arange(1.0, 151), 200)

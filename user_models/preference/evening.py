@@ -24,11 +24,13 @@ class Evening:
 
     @classmethod
     def of(cls, text: Tensor, components: int) -> Self:
-        """From text embeddings [N, width]; components without variance are left out."""
+        """From text embeddings [N, width]; components without variance are left out, but for the first."""
         mean = text.mean(0)
         spread, directions = torch.linalg.eigh(torch.cov((text - mean).T.double()))
         spread, directions = spread.flip(0)[:components], directions.flip(1)[:, :components]
-        kept = spread > 1e-10 * spread[0]
+        kept = spread > 1e-10 * spread[0].clamp(min=1e-12)
+        if not kept.any():  # one text for all items, or none
+            return cls(mean, torch.zeros_like(text[:1].T))
         spread, directions = spread[kept], directions[:, kept]
         scaled = directions * spread**-0.25  # of variances: the square root of the square root
         return cls(mean, (scaled / spread.sqrt().mean().sqrt()).to(text))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LIFTS = (-5.0, 5.0)  # among which the lift is sought
+
 
 @dataclass(frozen=True, eq=False)
 class Exposures:
@@ -41,7 +43,7 @@ class Exposures:
         return place[inside], self.item[inside], self.examined[inside]
 
 
-def fit_lift(logit: np.ndarray, examined: np.ndarray, bought: np.ndarray) -> tuple[float, float]:
+def fit_lift(logit: np.ndarray, examined: np.ndarray, bought: np.ndarray) -> tuple[float, float] | None:
     """The lift of ``logit P(buy | examined) = logit q + lift``, by maximum likelihood on X shown pairs.
 
     Who does not look buys with chance q, so ``P(bought | shown) = e sigmoid(logit q + lift) + (1 - e) sigmoid(logit
@@ -53,7 +55,8 @@ def fit_lift(logit: np.ndarray, examined: np.ndarray, bought: np.ndarray) -> tup
         bought: on the same trip, bool [X].
 
     Returns:
-        The lift and its standard error, from the curvature of the log likelihood at its maximum (two decimals).
+        The lift and its standard error, from the curvature of the log likelihood at its maximum (two decimals); None
+        where it has no maximum within ``LIFTS``, as where nothing was shown or nothing that was shown was bought.
     """
 
     def likelihood(lift: float) -> float:
@@ -61,7 +64,10 @@ def fit_lift(logit: np.ndarray, examined: np.ndarray, bought: np.ndarray) -> tup
         chance = chance.clip(1e-12, 1 - 1e-12)
         return float(np.where(bought, np.log(chance), np.log1p(-chance)).sum())
 
-    coarse = float(max(np.arange(-5.0, 5.01, 0.25), key=likelihood))
+    low, high = LIFTS
+    coarse = float(max(np.arange(low, high + 0.01, 0.25), key=likelihood))
+    if coarse in LIFTS:
+        return None
     lift = float(max(np.arange(coarse - 0.25, coarse + 0.25, 0.005), key=likelihood))
     step = 0.05
     curvature = (likelihood(lift + step) - 2 * likelihood(lift) + likelihood(lift - step)) / step**2
