@@ -129,7 +129,8 @@ def batches(
         DataError: the file is cut off, a value is not of its column's type, or text is not UTF-8.
     """
     for name in columns:
-        if pa.types.is_binary(table.schema.field(name).type):  # what Arrow takes text for that is not UTF-8
+        kind = table.schema.field(name).type
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):  # what Arrow takes text for that is not UTF-8
             _refuse_not_utf8(path)
             raise DataError(f"{path}, column {name!r}: holds bytes, not text")
     scan = table.scanner(columns=list(columns), batch_size=size, batch_readahead=1, fragment_readahead=1).to_batches()

@@ -74,7 +74,7 @@ def test_no_text_model_reads_bytes(tmp_path: Path) -> None:
     for text in ((), ("title",)):
         with pytest.raises(DataError, match=r"items.csv, row 2: not UTF-8 text"):
             load_files(files.model_copy(update={"text": text}), "shop")
-    table = pa.table({"item": ["i0"], "title": [b"Tea"], "picture": [b"\xff\xd8"]})
+    table = pa.table({"item": ["i0"], "title": pa.array([b"Tea"], pa.large_binary()), "picture": [b"\xff\xd8"]})
     pq.write_table(table, tmp_path / "items.parquet")
     files = files.model_copy(update={"items": str(tmp_path / "items.parquet")})
     with pytest.raises(DataError, match=r"items.parquet, column 'title': holds bytes, not text"):
