@@ -36,7 +36,11 @@ class UserModel(Protocol):
         ...
 
     def transition(self, state: Any, slate: Slate, response: Response, visit: Visit) -> Any:
-        """State after the slate. May reuse the storage of ``state`` (the caller never reads it again)."""
+        """State after the slate.
+
+        May write into the storage of ``state`` where no method reads it, such as into the next entry of a cache: a step
+        that fails later on is taken again from ``state``.
+        """
         ...
 
     def intend(self, state: Any, uniforms: Tensor) -> Tensor:

@@ -182,7 +182,8 @@ class Simulator:
 
         Args:
             state: B lanes. It is consumed: its memory is used by the state returned, so clone it to keep it. If this
-                raises, it is still what it was.
+                raises, it still is what it was, but for memory that users never read again: see
+                ``UserModel.transition``.
             slate: item rows, int64 [B, K].
             active: bool [B]; what becomes of the other lanes is undefined until they restart. None: all.
 
@@ -233,8 +234,8 @@ class Simulator:
         """Privileged: the expected immediate reward of each item if examined, float32 [B, C].
 
         Uses the true response model, the hidden state and what is settled already: an item declined on this trip at
-        probability p0 is wanted at p1 with chance max(0, (p1 - p0) / (1 - p0)), one that was bought on it or waits to be
-        bought later with chance 0.
+        probability p0 is wanted at p1 with chance max(0, (p1 - p0) / (1 - p0)), one that was bought on it, or waits to
+        be bought later, with chance 0.
 
         Args:
             state: B lanes.

@@ -234,6 +234,37 @@ def check_absence(checks: Checks, eager: Any, keen: Any, lanes: int) -> None:
     checks.settle()
 
 
+def check_repeatable(
+    checks: Checks,
+    users: UserModel,
+    used: Any,
+    moved: Any,
+    response: Response,
+    slate: Slate,
+    visit: Visit,
+    noise: Noise,
+) -> None:
+    """That a state which ``transition`` has made ``moved`` of still answers and moves as it did.
+
+    Raises:
+        ConformanceError: there are findings.
+    """
+    again = {
+        "respond": (response, users.respond(used, slate, visit, noise)[0]),
+        "transition": (moved, users.transition(used, slate, response, visit)),
+    }
+    for name, (before, after) in again.items():
+        now = after.flatten()
+        for key, was in before.flatten().items():
+            checks.expect(
+                torch.equal(was.nan_to_num(), now[key].nan_to_num()),
+                "purity",
+                f"transition changed its state in place: asked again, {name} gives another {key}",
+                "Make a new tensor (x = x + 1, not x += 1): a step that fails later on is taken again from that state",
+            )
+    checks.settle()
+
+
 def _reversed(record: Any) -> Any:
     """The slots of a slate or of its luck in reverse order."""
     return record.map(lambda tensor: tensor.flip(1) if tensor.dim() > 1 else tensor)

@@ -162,6 +162,15 @@ class WritesTheState(Sound):
         return super().appraise(state, *args)
 
 
+class CountsInPlace(Sound):
+    def init(self, users: Tensor, record: Any, visit: Any) -> Any:
+        return Mood(users.clone(), torch.zeros(len(users)))
+
+    def transition(self, state: Any, *args: Any) -> Any:
+        state.mood.add_(1.0)
+        return state
+
+
 class LooksAtOthers(Sound):
     def logits(self, state: Any, items: Tensor, visit: Any) -> Tensor:
         logit = super().logits(state, items, visit)
@@ -249,6 +258,11 @@ BROKEN = [
     (AnotherEachTime, "[determinism] made anew from the same world, it differs in", "from row numbers"),
     (WritesTheRecord, "[purity] away changed Record.recent in place", "what agents observe"),
     (WritesTheState, "[purity] appraise changed SimpleState.user in place", "x = x + 1, not x += 1"),
+    (
+        CountsInPlace,
+        "[purity] transition changed its state in place: asked again, transition gives another mood",
+        "x = x + 1, not x += 1",
+    ),
     (LooksAtOthers, "[batch] appraise gives a user another Appraisal.logit alone than among others", "no means over"),
     (NeverCame, "[ranges] what intend returned has values outside 1 to", "clamp(min=1)"),
     (ComesBackYesterday, "[ranges] the days of away has values outside 0 to 32000, such as -1", "not negative"),
