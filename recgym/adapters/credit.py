@@ -1,4 +1,4 @@
-"""A rollout buffer for SB3's PPO that credits each position of a slate with the reward that its own item earned."""
+"""A rollout buffer for SB3's PPO that credits each position of a slate with its own share of the reward."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class SlateRolloutBuffer(DictRolloutBuffer):
 
         A_k = r_k - c_k rho(s) + (A - r + rho(s))
 
-    with r_k its own reward, r the slate's, rho(s) the expected r given the state (a linear fit on the critic's value)
-    and c_k the position's usual share of r. What comes after the slate (the last bracket) is credited to every
-    position in full. Given independent items, this is the policy gradient with less noise. PPO's losses are elementwise
-    and do not notice the extra dimension; its clipping then holds for each position's choice by itself.
+    with r_k its own reward (``split_reward``), r the slate's, rho(s) the expected r given the state (a linear fit on
+    the critic's value) and c_k the position's usual share of r. What comes after the slate (the last bracket) is
+    credited to every position in full. Given independent items whose rewards are their own, this is the policy gradient
+    with less noise. PPO's losses are elementwise and do not notice the extra dimension; its clipping then holds for
+    each position's choice by itself.
     """
 
     credits: Callable[[], NDArray[Any]] | None = None
@@ -83,7 +84,11 @@ def by_position(own: NDArray[Any], advantages: NDArray[Any], values: NDArray[Any
 
 
 def split_reward(rewards: NDArray[Any], consumed: NDArray[Any]) -> NDArray[np.float32]:
-    """Rewards [B] split over positions [B, K]: evenly among the items consumed, or among all where none was."""
+    """Rewards [B] split over positions [B, K]: evenly among the items consumed, or among all where none was.
+
+    What each item earned where the reward counts purchases; under other objectives (revenue, liked items) the items
+    that were consumed on one slate share what they earned together.
+    """
     taken = np.asarray(consumed, np.float32)
     number = taken.sum(axis=1, keepdims=True)
     weights = np.where(number > 0, taken / np.maximum(number, 1.0), 1.0 / taken.shape[1])
