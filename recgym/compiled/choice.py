@@ -125,9 +125,10 @@ def examine(
     out: Any,
 ) -> None:
     """``recgym.simulation.choice.Examination``: bool [B, K] from the draws of a slate."""
+    most = fatigue.shape[0] - 1  # refused more often where a lane that ended is stepped on
     for lane in range(out.shape[0]):
         for slot in range(out.shape[1]):
-            tired = fatigue[refusals[lane, slot]]
+            tired = fatigue[min(refusals[lane, slot], most)]
             if cascade:
                 looks = by_step[0, lane] < decay[slot] and by_item[3, lane, slot] < tired
             else:

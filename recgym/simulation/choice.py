@@ -161,7 +161,8 @@ class Examination:
         Returns:
             bool [B, K].
         """
-        fatigue = self._fatigue[seen.refusals.to(torch.int64)]
+        most = len(self._fatigue) - 1  # refused more often where a lane that ended is stepped on
+        fatigue = self._fatigue[seen.refusals.to(torch.int64).clamp(max=most)]
         free = ~(duplicate | seen.bought)
         if not self.cascade:
             return (draws.examine < self._decay * fatigue) & free

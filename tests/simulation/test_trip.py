@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from recgym import compiled
 from recgym.errors import ActionError, ScenarioError
 from recgym.scenario import load_scenario
 from recgym.simulation.simulator import Simulator
@@ -49,6 +50,20 @@ def test_patience_decides_when_nothing_is_bought(simulate: Simulate, wants: Any)
     some = simulate({"behaviour.patience": 0.3}, wants(NEVER))
     _, outcome = some.step(s := start(some, 4000), first(s))
     assert abs(float(outcome.terminated.float().mean()) - 0.3) < 0.03
+
+
+def test_lanes_that_ended_may_be_stepped_on(simulate: Simulate, wants: Any) -> None:
+    """An item is then refused more often than there are slates in an episode."""
+    overrides = {**ATTENTIVE, "behaviour.patience": 0.0, "episode.max_slates": 2, "actions.slate_size": 1}
+    simulator, plain = (simulate(overrides, wants(NEVER)) for _ in range(2))
+    state, twin = start(simulator, 4), start(plain, 4)
+    slate = torch.full((4, 1), 17)
+    for _ in range(8):
+        state, outcome = simulator.step(state, slate)
+        with compiled.reference():
+            twin, expected = plain.step(twin, slate)
+        assert outcome.examined.all() and expected.examined.all()
+    assert (state.memory.refusals > 2).any() and torch.equal(state.memory.refusals, twin.memory.refusals)
 
 
 def test_a_met_need_ends_the_trip(simulate: Simulate, wants: Any) -> None:
