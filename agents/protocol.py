@@ -333,6 +333,14 @@ def agent_class(name: str) -> type[Agent]:
     return found
 
 
+def saved_class(directory: Path) -> type[Agent]:
+    """The class of the agent that ``directory`` holds; errors as ``read_manifest`` and ``agent_class``."""
+    from recgym.registration import AGENTS
+
+    manifest = read_manifest(directory)
+    return agent_class(manifest["agent"] if manifest["agent"] in AGENTS.names() else manifest["target"])
+
+
 def make_agent(name_or_path: str | Path, world: World, seed: int = 0, **config: Any) -> Agent:
     """An agent ready to act in ``world``: loaded from a run directory, or made by name and fitted on the log.
 
@@ -348,9 +356,7 @@ def make_agent(name_or_path: str | Path, world: World, seed: int = 0, **config: 
     if (path / MANIFEST).is_file() or (path.is_dir() and str(name_or_path) not in AGENTS.names()):
         if config:
             raise AgentError(f"{path} is a saved agent: its settings ({', '.join(config)}) cannot be changed")
-        manifest = read_manifest(path)
-        known = manifest["agent"] in AGENTS.names()
-        return agent_class(manifest["agent"] if known else manifest["target"]).load(path, world)
+        return saved_class(path).load(path, world)
     cls = agent_class(str(name_or_path))
     agent = cls(world, parse_config(cls, config), seed)
     if agent.learns == "log":

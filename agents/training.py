@@ -20,6 +20,7 @@ from recgym.paths import recgym_home
 from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario, before_arrivals, load_scenario
 from recgym.simulation.population import platform_world
+from recgym.sources import own_source
 from recgym.worlds.world import World, load_world
 
 if TYPE_CHECKING:
@@ -189,7 +190,8 @@ def trained(
     """The agent trained with its default budget: from the cache, or trained now and kept there.
 
     The cache is keyed by (agent, configuration, world, scenario, seed) and lies under ``home``
-    (``$RECGYM_HOME/agents`` if None). An interrupted training is resumed. The version of RecGym is part of the key.
+    (``$RECGYM_HOME/agents`` if None). An interrupted training is resumed. The version of RecGym is part of the key, and
+    so is the source of an agent that is not RecGym's own.
     """
     world, scenario = load_world(world), load_scenario(scenario)
     out = cache_directory(agent, world, scenario, seed=seed, config=config, home=home)
@@ -210,8 +212,11 @@ def cache_directory(
     settings = parse_config(cls, config or {}).model_dump(mode="json")
     played = scenario.hash if cls.learns == "environment" else None
     known = platform_world(world, scenario)
-    key = json.dumps([agent, settings, known.hash, played, seed, _version("recgym")], sort_keys=True)
-    return (home or recgym_home() / "agents") / f"{cls.id}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    key = [agent, settings, known.hash, played, seed, _version("recgym")]
+    if (source := own_source(cls)) is not None:  # that of RecGym's own agents goes with the version
+        key.append(source)
+    text = json.dumps(key, sort_keys=True)
+    return (home or recgym_home() / "agents") / f"{cls.id}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def training_env(agent: Agent, world: World, scenario: Scenario, user_model: str | None = None) -> RecVectorEnv:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recgym.errors import RecGymError
+from recgym.sources import recgym_source
 
 FILE = "speed.json"
 FORMAT = 1
@@ -121,7 +122,7 @@ def configuration(env: str, seconds: float, threads: int, device: str, quick: bo
         "device": device,
         "quick": quick,
         "seed": seed,
-        "code": _code(),
+        "code": recgym_source(),
         "versions": {name: version(name) for name in ("recgym", "torch", "numpy", "gymnasium", "stable_baselines3")},
         "python": platform.python_version(),
         "machine": machine(),
@@ -138,20 +139,6 @@ def machine() -> dict[str, Any]:
         pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"processor": name, "cores": cores, "system": platform.system()}
-
-
-def _code() -> str:
-    """A digest of RecGym's source, so that measurements of two states of a checkout are never mixed."""
-    import recgym
-    import recgym.agents
-    import recgym.user_models
-
-    digest = hashlib.sha256()
-    for package in (recgym, recgym.agents, recgym.user_models):
-        for root in package.__path__:
-            for file in sorted(Path(root).rglob("*.py")):
-                digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _short(value: Any) -> str:

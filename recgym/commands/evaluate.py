@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recgym.commands.settings import Changes, changed_scenario
+from recgym.errors import RecGymError
 from recgym.registration import ENVS
 
 if TYPE_CHECKING:
     from recgym.scenario import Scenario
 
 DEFAULT_ENV = "ecommerce-v0"
+ALL = "all"
 OVERVIEW_SEEDS = 2  # of every scenario: more users tell more than more episodes with each
 
 
@@ -64,14 +66,19 @@ def evaluate(
     """Compare agents on the same simulated users: means with 95% intervals, paired differences and a report."""
     from rich.console import Console
 
+    from recgym.evaluation.entrants import entrants
+    from recgym.evaluation.plan import own_code
     from recgym.evaluation.runner import evaluate as run
     from recgym.simulation.fit import fitting_scenarios
+    from recgym.sources import recgym_source
     from recgym.worlds.world import load_world
 
     names = _split(agents)
     scenarios = [name for given in scenario or [] for name in _split(given)]
-    if scenarios == ["all"]:
-        env, seeds = env or DEFAULT_ENV, seeds or OVERVIEW_SEEDS
+    if ALL in scenarios and len(scenarios) > 1:
+        raise RecGymError(f"--scenario {ALL} stands for every scenario: give it alone, not with {scenarios}")
+    if scenarios == [ALL]:
+        env, seeds = env or DEFAULT_ENV, OVERVIEW_SEEDS if seeds is None else seeds
         fitting, refused = fitting_scenarios(load_world(ENVS.spec(env).own_world() if env in ENVS.names() else env))
         scenarios = [scenario.name for scenario in fitting]
         for name, why in refused.items():
@@ -82,7 +89,18 @@ def evaluate(
     played = [changed_scenario(name, changes) for name in scenarios]
     env = env or _made_for(played)
     out = out or default_directory(
-        env, scenarios, names, users, seeds, train_steps, user_model, trained_in, *(changes or [])
+        env,
+        scenarios,
+        names,
+        users,
+        seeds,
+        train_steps,
+        device,
+        user_model,
+        trained_in,
+        changes,
+        recgym_source(),
+        own_code(entrants(names), user_model),
     )
     with resumable():
         run(

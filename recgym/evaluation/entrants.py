@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from recgym.agents.online import CURVE
-from recgym.agents.protocol import MANIFEST, Agent, agent_class, make_agent
+from recgym.agents.protocol import MANIFEST, Agent, agent_class, make_agent, saved_class
 from recgym.agents.training import RUN, cache_directory, trained
 from recgym.errors import AgentError, RecGymError
 from recgym.evaluation.progress import Progress
@@ -33,9 +33,16 @@ class Entrant:
     source: AgentLike
 
     @property
+    def kind(self) -> type[Agent]:
+        """The class of the agent."""
+        if isinstance(self.source, Agent):
+            return type(self.source)
+        return saved_class(self.source) if isinstance(self.source, Path) else agent_class(self.source)
+
+    @property
     def must_train(self) -> bool:
         """Whether the agent learns in the environment and was given by name, so that it has to be trained first."""
-        return isinstance(self.source, str) and agent_class(self.source).learns == "environment"
+        return isinstance(self.source, str) and self.kind.learns == "environment"
 
     def agent(
         self, world: World, scenario: Scenario, known: World, *, train_steps: int | None, progress: Progress

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from recgym.random import derive_seeds
 from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario, load_scenario
 from recgym.simulation.fit import check_fit
+from recgym.sources import own_source, recgym_source
 from recgym.worlds.named import named_world
 from recgym.worlds.world import World
 
@@ -69,6 +70,17 @@ class Plan:
             "user_model": self.user_model,
             "trained_in": {"name": self.home.name, "hash": self.home.hash} if self.home else None,
         }
+
+    def code(self) -> dict[str, str]:
+        """Digests of the code that rows come of: RecGym's, and of agents and users that are not RecGym's own."""
+        return {"source of RecGym": recgym_source(), **own_code(self.entrants, self.user_model)}
+
+
+def own_code(taking_part: Iterable[Entrant], user_model: str) -> dict[str, str]:
+    """Digests of the source of agents and users, by what a message calls them; RecGym's own are left out."""
+    kinds = {f"source of agent {entrant.label}": entrant.kind for entrant in taking_part}
+    kinds[f"source of user model {user_model}"] = USER_MODELS.load(user_model)
+    return {name: source for name, kind in kinds.items() if (source := own_source(kind)) is not None}
 
 
 def make_plan(

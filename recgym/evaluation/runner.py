@@ -116,6 +116,7 @@ def _open(out: Path, plan: Plan, command: str) -> RunDirectory:
     store = RunDirectory(out)
     store.claim("configuration", plan.to_dict())
     store.claim("versions", versions())
+    store.claim("code", plan.code())
     store.record("command", command)
     return store
 

@@ -22,7 +22,7 @@ from recgym.errors import RecGymError
 MANIFEST = "run.json"
 ROWS = "rows.parquet"
 TRAINING = "training.parquet"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: how an episode ended, and attention on first slates alone
 # The versions on which rows can depend.
 _DISTRIBUTIONS = ("recgym", "torch", "numpy", "pandas", "pyarrow", "gymnasium", "stable-baselines3")
 
@@ -113,7 +113,7 @@ class RunDirectory:
             if found:
                 raise RecGymError(
                     f"{self.path} holds another evaluation; it differs in {'; '.join(found[:4])}"
-                    f"{' and more' if len(found) > 4 else ''}. Choose another directory or delete this one."
+                    f"{' and more' if len(found) > 4 else ''}. Choose another directory (--out), or delete this one."
                 )
             return
         self.record(key, content)
@@ -154,7 +154,10 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         raise RecGymError(f"{file} cannot be read: {error}") from error
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
-        raise RecGymError(f"{file} has format_version {version!r}; this RecGym reads {FORMAT_VERSION}")
+        raise RecGymError(
+            f"{file} has format_version {version!r}; this RecGym reads {FORMAT_VERSION}: evaluate again, into another "
+            "directory (--out)"
+        )
     return dict(manifest)
 
 

@@ -19,6 +19,7 @@ from recgym.agents.training import trained
 from recgym.errors import RecGymError
 from recgym.evaluation import report, table
 from recgym.evaluation.runner import evaluate
+from recgym.evaluation.store import FORMAT_VERSION
 from recgym.evaluation.summary import summarise, summarise_run
 from recgym.scenario import load_scenario
 from recgym.testing.worlds import tiny_world
@@ -177,7 +178,10 @@ def test_a_world_of_ratings_has_no_prices(tmp_path: Path) -> None:
 def test_an_unfinished_evaluation_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(RecGymError, match="cannot be read"):
         report.write_report(tmp_path)
-    (tmp_path / "run.json").write_text('{"format_version": 1}')
+    (tmp_path / "run.json").write_text(json.dumps({"format_version": FORMAT_VERSION - 1}))
+    with pytest.raises(RecGymError, match=r"evaluate again, into another directory \(--out\)"):
+        report.write_report(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"format_version": FORMAT_VERSION}))
     with pytest.raises(RecGymError, match="has not finished"):
         report.write_report(tmp_path)
 
