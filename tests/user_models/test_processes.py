@@ -142,3 +142,28 @@ def test_an_interrupted_process_resumes_to_exactly_the_same_model(tmp_path):
     resumed = Trainer(small_data(trips), config(epochs=2), 0, tmp_path / "broken").run()
     for (name, expected), (_, found) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
         assert torch.equal(found, expected), name
+
+
+def test_a_process_without_the_disk_ends_with_what_the_main_one_reads(tmp_path, monkeypatch):
+    trips, _ = planted_trips(users=30, seed=1)
+    told = []
+
+    def trainer(place: str) -> Trainer:
+        return Trainer(small_data(trips), config(epochs=2), 0, tmp_path / place)
+
+    def tell(self, measure):
+        told.append(measure())
+        return told[-1]
+
+    # The first epoch is the best one, so that the last weights are others.
+    monkeypatch.setattr(Trainer, "evaluate", lambda self: {"ndcg@10": 1.0 / (1 + len(self.history))})
+    monkeypatch.setattr(Trainer, "_from_main", tell)
+    main = trainer("main")
+    main.run()
+    monkeypatch.setattr(Trainer, "_from_main", lambda self, measure: told.pop(0))
+    other = trainer("other")
+    other.main = False
+    found = other.run()
+    assert not list((tmp_path / "other").iterdir())
+    for (name, expected), (_, value) in zip(main.model.state_dict().items(), found.state_dict().items(), strict=True):
+        assert torch.equal(value, expected), name
