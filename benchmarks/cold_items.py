@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import recgym.data
+from recgym.benchmark.options import at_least
 from recgym.data.interactions import Interactions
 from recgym.errors import RecGymError
 from recgym.evaluation.statistics import mean
@@ -179,12 +180,12 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tuning", nargs="+", choices=get_args(Method), default=["frozen", "lora"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="each removes items of its own")
+    parser.add_argument("--seeds", nargs="+", type=at_least(0), default=[0, 1], help="each removes items of its own")
     parser.add_argument("--share", type=float, default=0.1, help="of the items, removed")
-    parser.add_argument("--components", type=int, default=256, help="of the texts, evened out; 0: texts as they are")
-    parser.add_argument("--steps", type=int, help="of tuning; the recipe's number by default")
-    parser.add_argument("--pretrain-epochs", type=int, default=3)
-    parser.add_argument("--finetune-epochs", type=int, default=2)
+    parser.add_argument("--components", type=at_least(0), default=256, help="of the texts, evened out; 0: texts as they are")
+    parser.add_argument("--steps", type=at_least(1), help="of tuning; the recipe's number by default")
+    parser.add_argument("--pretrain-epochs", type=at_least(0), default=3)
+    parser.add_argument("--finetune-epochs", type=at_least(1), default=2)
     parser.add_argument("--work", type=Path, help="directory of checkpoints; goes on from those that lie there")
     parser.add_argument("--out", type=Path, help="file for the result, JSON")
     options = parser.parse_args(arguments)

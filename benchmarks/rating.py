@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from recgym.benchmark.options import at_least
 from recgym.benchmark.ratings import BASELINES, Errors, baseline, read_split, side_information
 from recgym.commands.progress import stage_progress
 from recgym.errors import RecGymError
@@ -30,6 +31,8 @@ from recgym.user_models.preference.metrics import rating_calibration
 from recgym.user_models.preference.rating import expected_rating
 from recgym.user_models.preference.rating_training import train_ensemble
 from recgym.user_models.preference.ratings import Ratings
+
+BINS = 10  # of the calibration
 
 
 def as_ratings(frame: pd.DataFrame, users: pd.Index, items: pd.Index) -> tuple[Ratings, np.ndarray]:
@@ -73,18 +76,26 @@ def report(predicted: dict[str, np.ndarray], test: pd.DataFrame, train: pd.DataF
     errors = {name: Errors(values - real, users) for name, values in predicted.items()}
     print(f"{'':12}{'RMSE':>8}  {'95% interval':18}{'MAE':>8}   (intervals over users, one training run)")
     for name, each in errors.items():
-        low, high = each.interval()
-        print(f"{name:12}{each.summary()['rmse']:8.4f}  {low:.4f} to {high:.4f}  {each.summary()['mae']:8.4f}")
+        print(f"{name:12}{each.summary()['rmse']:8.4f}  {each.interval():18}{each.summary()['mae']:8.4f}")
     for name in predicted:
         if name != "preference":
-            paired = errors["preference"].ratio(errors[name])
-            value, low, high = (np.sqrt(v) for v in (paired.value, paired.low, paired.high))
-            print(f"preference / {name}, RMSE: {value:.4f} ({low:.4f} to {high:.4f})")
+            print(f"preference / {name}, RMSE: {errors['preference'].ratio(errors[name])}")
     new = ~(test["user"].isin(train["user"]) & test["item"].isin(train["item"])).to_numpy()
     if new.any():
         known = {name: Errors(each.error[new], users[new]).summary()["rmse"] for name, each in errors.items()}
         print(f"RMSE on the {new.sum()} ratings whose user or item has no rating in the training file: {known}")
     return {name: each.summary() for name, each in errors.items()}
+
+
+def calibration(cdf: torch.Tensor, test: pd.DataFrame) -> str:
+    """What is to be said of the calibration of P(rating <= 1..4), [Q, 4], of the rows of ``test``."""
+    if len(test) < BINS:
+        return f"preference: no calibration error, {len(test)} test ratings do not fill {BINS} bins"
+    found = rating_calibration(cdf, torch.tensor(test["rating"].to_numpy(), dtype=cdf.dtype), BINS)
+    return (
+        f"preference: mean absolute calibration error of the expected rating {found.error:.4f} rating points "
+        f"in {BINS} bins of equal mass; a perfect model would have {found.floor:.4f} on as many ratings"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -94,9 +105,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--test", type=Path, required=True, help="test ratings, u.data format")
     parser.add_argument("--no-baselines", action="store_true", help="the preference model alone")
     parser.add_argument("--no-text", action="store_true", help="ratings and times alone: no titles, genres, people")
-    parser.add_argument("--members", type=int, help="models that are averaged")
-    parser.add_argument("--epochs", type=int, help="length of the learning-rate schedule")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--members", type=at_least(1), help="models that are averaged")
+    parser.add_argument("--epochs", type=at_least(1), help="length of the learning-rate schedule")
+    parser.add_argument("--seed", type=at_least(0), default=0)
     options = parser.parse_args(arguments)
     try:
         train, test = read_split(options.train, options.test, baselines=not options.no_baselines)
@@ -116,11 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in () if options.no_baselines else BASELINES:
             predicted[name] = baseline(name, train, test, options.seed)
         result = report(predicted, test, train)
-        calibration = rating_calibration(cdf, torch.tensor(test["rating"].to_numpy(), dtype=cdf.dtype))
-        print(
-            f"preference: mean absolute calibration error of the expected rating {calibration.error:.4f} rating points "
-            f"in 10 bins of equal mass; a perfect model would have {calibration.floor:.4f} on as many ratings"
-        )
+        print(calibration(cdf, test))
     except RecGymError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -32,6 +32,7 @@ from recgym.agents.features.pairs import Pairs
 from recgym.agents.protocol import agent_class
 from recgym.agents.scoring import ScoringAgent
 from recgym.agents.svdpp import SVDppConfig, learn_ratings
+from recgym.benchmark.options import at_least
 from recgym.benchmark.ratings import BASELINES, Errors, baseline, read_split, side_information
 from recgym.errors import RecGymError
 
@@ -156,10 +157,10 @@ def markdown(split: str, found: dict[str, Errors], options: argparse.Namespace) 
     yield "| scorer | RMSE [95%] | MAE |"
     yield "|---|---:|---:|"
     for name, errors in sorted(found.items(), key=lambda pair: pair[1].summary()["rmse"]):
-        low, high = errors.interval()
         label = f"{name} (scikit-surprise)" if name in BASELINES else name
         summary = errors.summary()
-        yield f"| {label} | {summary['rmse']:.4f} [{low:.4f}, {high:.4f}] | {summary['mae']:.4f} |"
+        interval = errors.interval().replace(" to ", ", ")
+        yield f"| {label} | {summary['rmse']:.4f} [{interval}] | {summary['mae']:.4f} |"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -170,8 +171,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--agents", default=",".join(("svdpp_agent", *NETWORKS)), help="which scorers, by comma")
     parser.add_argument("--no-baselines", action="store_true", help="the scorers alone")
     parser.add_argument("--no-text", action="store_true", help="ratings and times alone: no titles, genres, people")
-    parser.add_argument("--epochs", type=int, default=25, help="length of the learning-rate schedules")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=at_least(1), default=25, help="length of the learning-rate schedules")
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--page", type=Path, help="Markdown file that the table is added to")
     options = parser.parse_args(arguments)
     try:
@@ -196,8 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     found = {name: Errors(values - real, users) for name, values in predicted.items()}
     print(f"{'':12}{'RMSE':>8}  {'95% interval':18}{'MAE':>8}   (intervals over users, one training run)")
     for name, errors in found.items():
-        low, high = errors.interval()
-        print(f"{name:12}{errors.summary()['rmse']:8.4f}  {low:.4f} to {high:.4f}  {errors.summary()['mae']:8.4f}")
+        print(f"{name:12}{errors.summary()['rmse']:8.4f}  {errors.interval():18}{errors.summary()['mae']:8.4f}")
     print(json.dumps({name: errors.summary() for name, errors in found.items()}))
     if options.page is not None:
         before = options.page.read_text(encoding="utf-8") if options.page.is_file() else TITLE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def read_ratings(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise DataError(f"there is no file {str(path)!r}")
+    latest = time.time() + 86_400  # a day of slack for other clocks
     rows = []
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():
@@ -42,8 +44,13 @@ def read_ratings(path: Path) -> pd.DataFrame:
                 f"{path}, line {number}: expected user, item, rating and time, tab-separated, got {len(values)} "
                 f"fields: {line!r}"
             )
-        if not 1 <= values[2] <= 5:
-            raise DataError(f"{path}, line {number}: rating {values[2]} is not 1, 2, 3, 4 or 5")
+        user, item, rating, seconds = values
+        if not 1 <= rating <= 5:
+            raise DataError(f"{path}, line {number}: rating {rating} is not 1, 2, 3, 4 or 5")
+        if not 0 <= seconds <= latest:
+            raise DataError(f"{path}, line {number}: time {seconds} is not in seconds from 1970 to now ({latest:.0f})")
+        if max(abs(user), abs(item)) >= 2**63:
+            raise DataError(f"{path}, line {number}: user and item must fit in 64 bits: {line!r}")
         rows.append(values)
     if not rows:
         raise DataError(f"{path} holds no rating")
@@ -51,12 +58,17 @@ def read_ratings(path: Path) -> pd.DataFrame:
 
 
 def without(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """The training ratings without repeats (the last in time counts) and without pairs that the test file asks for."""
+    """The training ratings without repeats (the last in time counts) and without pairs that the test file asks for.
+
+    What is left out, and how often the test file asks for a pair again, is printed.
+    """
     kept = train.sort_values("time", kind="stable").drop_duplicates(["user", "item"], keep="last").sort_index()
     asked = pd.MultiIndex.from_frame(test[["user", "item"]])
     leak = pd.MultiIndex.from_frame(kept[["user", "item"]]).isin(asked)
     if len(train) > len(kept):
         print(f"left out of training: {len(train) - len(kept)} repeated ratings, the last of each pair counts")
+    if (again := test.duplicated(["user", "item"])).any():
+        print(f"the test file asks again for pairs that it has already: {again.sum()} ratings; each of them counts")
     if leak.any():
         print(f"left out of training: {leak.sum()} ratings whose user and item are in the test file too")
     if leak.all():
@@ -138,11 +150,20 @@ class Errors:
             "mae": round(float(np.mean(np.abs(self.error))), 4),
         }
 
-    def interval(self) -> tuple[float, float]:
-        """95% interval of the RMSE over resampled users; NaN where one user rated them all."""
-        square = statistics.mean(self.error**2, self.users, np.random.default_rng(0), draws=1000)
-        return float(np.sqrt(square.low)), float(np.sqrt(square.high))
+    def interval(self) -> str:
+        """95% interval of the RMSE over resampled users, in words."""
+        return _words(statistics.mean(self.error**2, self.users, np.random.default_rng(0), draws=1000))
 
-    def ratio(self, other: Errors) -> statistics.Estimate:
-        """Mean squared error over that of ``other``, paired by rating, resampled by user."""
-        return statistics.ratio(self.error**2, other.error**2, self.users, np.random.default_rng(0), draws=1000)
+    def ratio(self, other: Errors) -> str:
+        """RMSE over that of ``other``, and its interval, in words; paired by rating, resampled by user."""
+        if not other.error.any():
+            return "undefined, the latter makes no error"
+        top, bottom = self.error[:, None] ** 2, other.error[:, None] ** 2
+        square = statistics.ratios(top, bottom, self.users, np.random.default_rng(0), draws=1000)[0]
+        return f"{np.sqrt(square.value):.4f} ({_words(square)})"
+
+
+def _words(square: statistics.Estimate) -> str:
+    if np.isnan(square.low + square.high):
+        return "too few users"
+    return f"{np.sqrt(square.low):.4f} to {np.sqrt(square.high):.4f}"

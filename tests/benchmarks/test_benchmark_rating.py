@@ -60,6 +60,10 @@ def test_test_pairs_are_left_out_of_training(
         ("1\ttwo\t3\t880000000", "line 2: all fields must be whole numbers"),
         ("1\t2\t3.5\t880000000", "line 2: all fields must be whole numbers"),
         ("1\t\xff\t3\t880000000", "line 2: all fields must be whole numbers"),
+        ("1\t2\t3\t-5", "line 2: time -5 is not in seconds from 1970 to now"),
+        ("1\t2\t3\t9999999999999", "line 2: time 9999999999999 is not in seconds from 1970 to now"),
+        (f"1\t2\t3\t{10**22}", "line 2: time 1000"),
+        (f"{10**22}\t2\t3\t880000000", "line 2: user and item must fit in 64 bits"),
     ],
 )
 def test_malformed_lines_are_named(
@@ -78,3 +82,25 @@ def test_missing_and_empty_files(run: Run, files: tuple[Path, Path], capsys: pyt
     files[1].unlink()
     assert run(files) == 1
     assert "there is no file" in capsys.readouterr().err
+
+
+def test_few_test_ratings(run: Run, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """One user who is asked about twice: no interval, no calibration, and figures all the same."""
+    files[1].write_text("1\t61\t3\t880000000\n1\t61\t5\t880000000\n", encoding="utf-8")
+    assert run(files) == 0
+    out = capsys.readouterr().out
+    assert "the test file asks again for pairs that it has already: 1 ratings; each of them counts" in out
+    assert "too few users" in out
+    assert "no calibration error, 2 test ratings do not fill 10 bins" in out
+    assert "nan" not in out.lower()
+    assert json.loads(out.splitlines()[-1])["preference"]["rmse"] > 0
+
+
+@pytest.mark.parametrize(("option", "value"), [("--members", "-1"), ("--epochs", "0"), ("--seed", "-1")])
+def test_numbers_out_of_range(
+    run: Run, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(files, option, value)
+    assert stopped.value.code == 2
+    assert f"argument {option}: '{value}' is not a whole number from" in capsys.readouterr().err
