@@ -182,7 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tuning", nargs="+", choices=get_args(Method), default=["frozen", "lora"])
     parser.add_argument("--seeds", nargs="+", type=at_least(0), default=[0, 1], help="each removes items of its own")
     parser.add_argument("--share", type=float, default=0.1, help="of the items, removed")
-    parser.add_argument("--components", type=at_least(0), default=256, help="of the texts, evened out; 0: texts as they are")
+    parser.add_argument("--components", type=at_least(0), default=256, help="of texts, evened out; 0: as they are")
     parser.add_argument("--steps", type=at_least(1), help="of tuning; the recipe's number by default")
     parser.add_argument("--pretrain-epochs", type=at_least(0), default=3)
     parser.add_argument("--finetune-epochs", type=at_least(1), default=2)

@@ -7,8 +7,9 @@ Without ``--log``, the whole year is taken: items bought by at least 20 househol
 each household's last basket held out. It is scored once, at the end; the second-last basket is for validation, which
 stops the training of the model and tunes the baselines. With ``--log``, the file (the data set's transaction columns)
 holds no held-out basket: its last baskets are for validation, and the predictions are written for others to score.
-``--at`` gives household_id and transaction_timestamp of the baskets to predict, at most a year after the log; a household
-that it leaves out, or without the file every household, is predicted on the day of its last basket plus its median gap.
+``--at`` gives household_id and transaction_timestamp of the baskets to predict, at most a year after the log; a
+household that it leaves out, or without the file every household, is predicted on the day of its last basket plus its
+median gap.
 
 The output holds household, item (both as in the log) and score for the 100 best items of every household, best first.
 """
