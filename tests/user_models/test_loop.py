@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from recgym.user_models.preference.loop import BestEpoch, DivergedError, descend, pace, unsaved
+from recgym.errors import RecGymError
+from recgym.user_models.preference.loop import BestEpoch, DivergedError, descend, luck_of, pace, unsaved
 
 
 def test_the_best_epochs_weights_come_back() -> None:
@@ -39,3 +40,17 @@ def test_no_weight_changes_where_the_loss_or_its_gradient_is_not_finite() -> Non
     with pytest.raises(DivergedError, match="loss nan at epoch 3 step 7; .* no checkpoint"):
         descend(model.weight.sum() * torch.nan, model, optimizer, 1.0, lambda: unsaved(3, 7))
     assert float(model.weight.detach()) == 0.0
+
+
+def test_seeds_of_any_size_are_luck_and_leave_the_global_one_alone() -> None:
+    before, drawn = torch.get_rng_state(), []
+    for seed in (0, 7, 2**45 * 1_000_003):
+        with luck_of(seed):
+            drawn.append(torch.rand(3))
+    torch.manual_seed(7)
+    assert torch.equal(drawn[1], torch.rand(3))
+    torch.set_rng_state(before)
+    assert not torch.equal(drawn[0], drawn[2])
+    with pytest.raises(RecGymError, match="from 0 up, got -1"), luck_of(-1):
+        pass
+    assert torch.equal(torch.get_rng_state(), before)

@@ -78,6 +78,12 @@ def test_an_interrupted_run_resumes_to_the_same_model(tmp_path):
         torch.testing.assert_close(found, expected, msg=name, atol=1e-6, rtol=1e-5)
 
 
+def test_a_seed_may_be_of_any_size(tmp_path):
+    steps = []
+    Trainer(small_data(), CONFIG, 2**70, tmp_path, lambda what, share: steps.append(what)).run()
+    assert steps
+
+
 def test_divergence_stops_with_the_step_and_the_checkpoint(tmp_path):
     data = small_data()
     trainer = Trainer(data, CONFIG, 0, tmp_path)
@@ -155,6 +161,16 @@ def test_a_spoiled_checkpoint_says_what_to_do(tmp_path, spoil, told):
 
 def _rewrite(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(("most", "rows"), [(100, range(20)), (20, range(20)), (13, None), (7, None), (1, [0])])
+def test_no_more_users_validate_than_asked_for(tmp_path, most, rows):
+    config = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"validation_users": most})})
+    data = small_data()
+    found = data.trips.trip_user[Trainer(data, config, 0, tmp_path).validation]
+    assert len(found) == min(most, 20)
+    assert rows is None or found.tolist() == list(rows)
+    assert set(np.diff(found)) <= {20 // most, 20 // most + 1}  # evenly spread
 
 
 def test_chances_are_told_with_dropout_off(tmp_path):

@@ -24,6 +24,12 @@ class NetworkConfig(BaseModel):
     repeat_hidden: int = Field(32, ge=4, description="width of the two hidden layers of the repeat term")
     dropout: float = Field(0.1, ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _divides(self) -> NetworkConfig:
+        if self.dim % self.heads:
+            raise ValueError(f"each head takes an equal part of dim: {self.heads} heads do not divide {self.dim}")
+        return self
+
 
 class GraphConfig(BaseModel):
     """The graph convolution over the user-item graph."""
@@ -60,7 +66,7 @@ class TrainingConfig(BaseModel):
     inner_positions: float = Field(0.25, ge=0, le=1, description="share of within-trip positions that are trained on")
     cold_share: float = Field(0.06, ge=0, lt=1, description="share of trips met as if the user had no history")
     empty_tokens: float = Field(0.15, ge=0, lt=1, description="chance of an empty slate token after a group")
-    validation_users: int = Field(2500, ge=1)
+    validation_users: int = Field(2500, ge=1, description="most users whose second-last trip measures an epoch")
     clip_norm: float = Field(1.0, gt=0)
     next_item: float = Field(1.0, ge=0, description="weight of the pre-training objective; 0 leaves it out")
     masked_item: float = Field(0.0, ge=0, description="likewise, of masked items")
@@ -104,7 +110,7 @@ class RatingConfig(BaseModel):
     heads: int = Field(8, ge=1, description="weightings of the ratings near in time")
     likeness: int = Field(16, ge=1, description="width in which two items are compared")
     window: int = Field(32, ge=1, description="ratings before a moment that are looked at, and as many after")
-    hidden_share: float = Field(0.15, gt=0, lt=1, description="share of the ratings hidden and predicted at a step")
+    hidden_share: float = Field(0.15, gt=0, le=0.5, description="share of the ratings hidden and predicted at a step")
     epochs: int = Field(60, ge=1)
     patience: int = Field(12, ge=1, description="epochs without improvement on validation before stopping")
     learning_rate: float = Field(6e-3, gt=0)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +33,20 @@ class Fit(Generic[Model]):
     model: Model
     epochs: int  # epochs that its weights were trained for
     history: list[Row]  # an epoch a row
+
+
+@contextmanager
+def luck_of(seed: int) -> Iterator[None]:
+    """Torch draws by ``seed`` meanwhile; its generator is then as it was.
+
+    Raises:
+        RecGymError: the seed is negative; it may be as large as you like.
+    """
+    if seed < 0:
+        raise RecGymError(f"a seed is a whole number from 0 up, got {seed}")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed if seed < 2**64 else int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        yield
 
 
 def pace(epoch: int, epochs: int) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder
-from recgym.user_models.preference.loop import Fit, Row, descend, fit, pace, unsaved
+from recgym.user_models.preference.loop import Fit, Row, descend, fit, luck_of, pace, unsaved
 from recgym.user_models.preference.network import NUM_TIME_FEATURES, PreferenceNetwork, gap_levels
 from recgym.user_models.preference.sides import Sides
 
@@ -160,9 +160,8 @@ def train(
         DivergedError: the loss is not finite.
     """
     options = config.next_item
-    rng = np.random.default_rng(seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with luck_of(seed):
+        rng = np.random.default_rng(seed)
         model = NextItemModel(config, sides)
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.98)

@@ -16,7 +16,7 @@ from recgym.errors import RecGymError
 from recgym.user_models.preference.calibration import OrdinalCalibration
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.items import ItemEncoder
-from recgym.user_models.preference.loop import Fit, Row, descend, fit, pace, unsaved
+from recgym.user_models.preference.loop import Fit, Row, descend, fit, luck_of, pace, unsaved
 from recgym.user_models.preference.losses import ordinal_loss
 from recgym.user_models.preference.network import PreferenceNetwork
 from recgym.user_models.preference.rating import RatingHead, expected_rating
@@ -86,8 +86,7 @@ def train(
         DivergedError: the loss is not finite.
     """
     rating, count = config.rating, len(ratings)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with luck_of(seed):
         model = RatingModel(config, sides)
         quick = model.rating.quick()
         rest = [p for p in model.parameters() if all(p is not q for q in quick)]

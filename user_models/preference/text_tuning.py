@@ -23,7 +23,7 @@ from recgym.user_models.preference.checkpoint import (
     save_checkpoint,
 )
 from recgym.user_models.preference.config import TuningConfig
-from recgym.user_models.preference.loop import descend, pace
+from recgym.user_models.preference.loop import descend, luck_of, pace
 from recgym.user_models.preference.text import Pooling, TextEncoder, encode_texts, encoder_digest
 from recgym.user_models.preference.trips import FirstPurchases, Trips
 
@@ -122,8 +122,7 @@ def _trainable(encoder: TextEncoder, tuning: TuningConfig, seed: int) -> TextEnc
     except ImportError as error:
         raise WorldError("LoRA needs the package peft: pip install recgym[text]") from error
     config = LoraConfig(r=tuning.rank, lora_alpha=2 * tuning.rank, target_modules="all-linear", bias="none")
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        torch.manual_seed(seed)
+    with luck_of(seed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # peft, of transformers
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # and sets it as it should be
         model = get_peft_model(encoder.model, config)

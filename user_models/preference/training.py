@@ -23,7 +23,7 @@ from recgym.user_models.preference.calibration import calibrate, calibrate_answe
 from recgym.user_models.preference.checkpoint import digest, last_good, load_checkpoint, save_checkpoint, sketch
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.graph import TrainingGraph, fold_in
-from recgym.user_models.preference.loop import descend
+from recgym.user_models.preference.loop import descend, luck_of
 from recgym.user_models.preference.metrics import ranking_metrics
 from recgym.user_models.preference.model import PreferenceModel, TrainingData, initialise
 from recgym.user_models.preference.network import GAP_BINS, SIZE_BINS
@@ -84,8 +84,7 @@ class Trainer:
         self.trends = Trends.of(data.trips.select(data.trips.before_last(1)), popularity)
         sampler = PairSampler(self.train_trips, self.trends, training.own_negatives, training.other_negatives)
         self.objectives = Objectives(config, data, self.train_trips, self.graph, sampler, tables)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with luck_of(seed):
             self.model = PreferenceModel(config, data)
             self.model.items.requires_grad_(tables is None)
             initialise(self.model, config, self.train_trips)
@@ -131,8 +130,7 @@ class Trainer:
             warm = 0.5 if epoch == 0 else 1.0
             for group in optimizer.param_groups:  # half a rate at first, then a cosine to zero
                 group["lr"] = learning_rate * group["pace"] * warm * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-            with torch.random.fork_rng():
-                torch.manual_seed(self.seed * 1_000_003 + epoch * 2 + (stage == "finetune") + RANK_STRIDE * self._rank)
+            with luck_of(self.seed * 1_000_003 + epoch * 2 + (stage == "finetune") + RANK_STRIDE * self._rank):
                 parts = self._epoch(stage, epoch, epochs, optimizer, checkpoint)
             metrics = self._from_main(self.evaluate)
             seconds = time.perf_counter() - started
@@ -253,8 +251,8 @@ class Trainer:
         """Each user's second-last trip, for at most ``validation_users`` users evenly spread over the rows."""
         trips = self.data.trips
         targets = np.flatnonzero(trips.trip_user_remaining == 1)
-        step = max(1, len(targets) // self.config.training.validation_users)
-        return targets[::step]
+        count = min(len(targets), self.config.training.validation_users)
+        return targets[np.arange(count) * len(targets) // max(count, 1)]
 
     @torch.no_grad()
     def item_tables(self) -> tuple[Tensor, Tensor]:
