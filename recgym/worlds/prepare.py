@@ -17,6 +17,7 @@ from recgym.user_models.preference.trips import Trips
 from recgym.worlds.recipes import Recipe
 from recgym.worlds.unseen import Unseen, choose_unseen
 
+LEFT_OUT = "events left out of the world"
 GROUP = 10  # a rating log has no baskets: a trip is a run of at most this many ratings on one day
 TOLD = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
 
@@ -87,7 +88,7 @@ def prepare(log: Interactions, recipe: Recipe, next_days: pd.Series | None = Non
     frame = _keep(frame, active.to_numpy(), f"users with fewer than {recipe.min_user_trips} trips", filters)
     if frame.empty:
         left, steps = len(log), [f"{len(log):,} events read"]
-        for counted in filters[len(log.filters) :]:
+        for counted in (part for part in filters[len(log.filters) :] if part.detail == LEFT_OUT):
             left -= counted.count
             steps.append(f"{left:,} left without {counted.reason}")
         raise DataError(
@@ -241,7 +242,7 @@ def held_out(frame: pd.DataFrame, count: int) -> np.ndarray:
 def _keep(frame: pd.DataFrame, mask: np.ndarray, reason: str, filters: list[FilterCount]) -> pd.DataFrame:
     dropped = int((~mask).sum())
     if dropped:
-        filters.append(FilterCount(reason, dropped, "events left out of the world"))
+        filters.append(FilterCount(reason, dropped, LEFT_OUT))
     return frame[mask]
 
 

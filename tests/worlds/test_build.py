@@ -151,6 +151,13 @@ def test_preparing_counts_what_is_left_out():
     assert (prepared.items["popularity"] == popularity).all()  # held-out trips do not count
 
 
+def test_a_log_of_which_nothing_is_left_says_what_took_it():
+    frame = shop().to_frame().assign(quantity=99)  # clipped, which leaves nothing out
+    few = Interactions.from_frame(frame, name="shop")
+    with pytest.raises(DataError, match=rf"\({len(few):,} events read; 0 left without items with fewer than 99 users"):
+        prepare(few, RECIPE.model_copy(update={"min_item_users": 99}))
+
+
 def test_odd_grades_are_counted_or_refused():
     frame = shop().to_frame()
     odd = frame.assign(quantity=frame["quantity"].astype(float))
