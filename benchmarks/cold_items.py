@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import recgym.data
-from recgym.benchmark.options import at_least
+from recgym.benchmark.options import at_least, share
 from recgym.data.interactions import Interactions
 from recgym.errors import RecGymError
 from recgym.evaluation.statistics import mean
@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tuning", nargs="+", choices=get_args(Method), default=["frozen", "lora"])
     parser.add_argument("--seeds", nargs="+", type=at_least(0), default=[0, 1], help="each removes items of its own")
-    parser.add_argument("--share", type=float, default=0.1, help="of the items, removed")
+    parser.add_argument("--share", type=share, default=0.1, help="of the items, removed: above 0, up to 0.5")
     parser.add_argument("--components", type=at_least(0), default=256, help="of texts, evened out; 0: as they are")
     parser.add_argument("--steps", type=at_least(1), help="of tuning; the recipe's number by default")
     parser.add_argument("--pretrain-epochs", type=at_least(0), default=3)

@@ -19,3 +19,14 @@ def at_least(low: int) -> Callable[[str], int]:
         return value
 
     return whole
+
+
+def share(text: str) -> float:
+    """A ``type`` for argparse: numbers above 0, up to one half."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, up to 0.5")
+    return value

@@ -179,6 +179,7 @@ def validate(
 
     from recgym.commands.progress import stage_progress
     from recgym.worlds.build import rewrite
+    from recgym.worlds.bundle import check_bundle_directory
     from recgym.worlds.card import check_card_directory, differences, render_card, write_card
     from recgym.worlds.parameters import behaviour_parameters
     from recgym.worlds.recipes import Recipe
@@ -188,6 +189,8 @@ def validate(
     world = load_world(name)
     directory = out or Path("runs") / f"card-{world.name}"
     check_card_directory(directory)
+    if write:
+        check_bundle_directory(world.path)
     with stage_progress() as progress:
         log = _log(world, progress)
         figures = measure(world, log, progress)
