@@ -16,6 +16,9 @@ from recgym.evaluation.metrics.beyond_accuracy import category_entropy, miscalib
 from recgym.evaluation.metrics.definitions import FIRST
 
 TERMS = ("terms/", "costs/", "violations/")  # prefixes of what a step tells of objective and constraints
+OF_ITEMS = ("offered", "wanted", "relevance", "due", "received")  # sums over first slates of visits, an item
+# Sums by group of providers: over all slates, and over the first slate of each visit, where the truth is known.
+SHARES = ("attention", "consumed", *OF_ITEMS, "placed", "found", "taken")
 _REAL = ("reward", "revenue", "disagreement")  # written as float64, other sums that are not whole as float32
 
 
@@ -50,7 +53,9 @@ class Answer:
 class Ledger:
     """Running sums of every lane's first episode; what a lane does after it ended is not counted."""
 
-    def __init__(self, users: Ints, first_day: Ints, catalogue: Catalogue, attention: Floats) -> None:
+    def __init__(
+        self, users: Ints, first_day: Ints, catalogue: Catalogue, attention: Floats, horizon_days: int | None = None
+    ) -> None:
         """Nothing has been shown yet.
 
         Args:
@@ -58,19 +63,19 @@ class Ledger:
             first_day: [B] the day on which each episode begins.
             catalogue: of the world.
             attention: [K] chance that a position is looked at.
+            horizon_days: days that episodes last; None where an episode is one visit.
         """
         lanes = len(users)
         self.alive = np.ones(lanes, bool)  # [B] the episode goes on
         self._users, self._first_day, self._catalogue, self._attention = users, first_day, catalogue, attention
         self._sums: dict[str, Floats] = {}
-        self._terminated = np.zeros(lanes, bool)
+        self._horizon_days = horizon_days
+        self._ended = np.full(lanes, "slates", object)  # how: left, horizon or slates
+        self._had: set[int] = set()  # keys of lanes and items that were consumed, and new to the user before
         self._items = {name: np.zeros(catalogue.num_items) for name in ("shown", "consumed", "attention")}
-        self._judged = {name: np.zeros(catalogue.num_items) for name in ("offered", "wanted", "relevance", "due")}
+        self._judged = {name: np.zeros(catalogue.num_items) for name in OF_ITEMS}
         self._shares = {
-            providers.attribute: {
-                name: np.zeros((lanes, len(providers.labels)))
-                for name in ("attention", "consumed", "relevance", "due", "offered", "wanted", "placed", "found")
-            }
+            providers.attribute: {name: np.zeros((lanes, len(providers.labels))) for name in SHARES}
             for providers in catalogue.providers
         }
         self._categories = np.zeros((lanes, catalogue.num_categories))
@@ -84,7 +89,7 @@ class Ledger:
         slate, consumed = info["slate"].astype(np.int64), info["consumed"].astype(bool)  # [m, K]
         quantity = np.where(consumed, info["quantity"], 0)  # [m, K]
         rated = np.where(consumed, info["rating"], 0)  # [m, K]
-        new = catalogue.is_new(self._users[lanes], slate)
+        first = self._first(lanes, slate, consumed & catalogue.is_new(self._users[lanes], slate))
         popularity, unseen = catalogue.popularity[slate], catalogue.unseen[slate]
         rewards = np.asarray(answer.rewards, np.float64)[on]
         revenue = _revenue(info, quantity, slate, catalogue.prices)
@@ -96,7 +101,7 @@ class Ledger:
             "num_examined": info["examined"].astype(np.int64).sum(1),
             "num_consumed": consumed.sum(1),
             "num_hits": consumed.max(axis=1),
-            "num_new": (consumed & new).sum(1),
+            "num_new": first.sum(1),
             "units": quantity.sum(1),
             **({} if catalogue.prices is None else {"revenue": revenue}),
             **({} if answer.disagreement is None else {"disagreement": answer.disagreement[on]}),
@@ -110,7 +115,7 @@ class Ledger:
             "num_unseen_consumed": (consumed & unseen).sum(1),
             # of the scenario's objective and constraints
             **{name: values.astype(np.float64) for name, values in info.items() if name.startswith(TERMS)},
-            "num_serendipitous": (consumed & new & (popularity < answer.obvious[on, None])).sum(1),
+            "num_serendipitous": (first & (popularity < answer.obvious[on, None])).sum(1),
             "log_propensity": answer.log_chance[on],
         }
         for name, values in figures.items():
@@ -134,9 +139,19 @@ class Ledger:
                 "kinds": kinds.astype(np.int32),
             }
         )
-        terminated = np.asarray(answer.terminated, bool)[on]
-        self._terminated[lanes] |= terminated
-        self.alive[lanes] = ~(terminated | np.asarray(answer.truncated, bool)[on])
+        left = np.asarray(answer.terminated, bool)[on]
+        self._ended[lanes[left]] = "left"
+        if self._horizon_days is not None:
+            self._ended[lanes[~left & (day + info["gap_days"] >= self._horizon_days)]] = "horizon"
+        self.alive[lanes] = ~(left | np.asarray(answer.truncated, bool)[on])
+
+    def _first(self, lanes: Ints, slate: Ints, new: Bools) -> Bools:
+        """[m, K] which of ``new``, consumed items that the log never saw with the user, are so for the first time."""
+        first = new.copy()
+        keys = (lanes[:, None] * self._catalogue.num_items + slate)[new].tolist()
+        first[new] = [key not in self._had for key in keys]
+        self._had.update(keys)
+        return first
 
     def _expose(self, lanes: Ints, slate: Ints, consumed: Bools, kinds: Ints) -> None:
         """Who was shown [m, K] and taken: by item, by category, and by group of providers."""
@@ -158,34 +173,34 @@ class Ledger:
             return
         lanes, num_items = answer.rows[verdict.lanes], self._catalogue.num_items
         due, received = verdict.due(), verdict.received()
-        gap = received - due
         figures = {
             "num_judged": np.ones(len(lanes)),
             **verdict.accuracy(),
             **(verdict.of_new(self._catalogue.unseen) if self._catalogue.unseen.any() else {}),
             "regret_sum": verdict.regret(),
-            "exposure_loss_sum": (gap**2).sum(1),
-            "exposure_disparity_sum": (received**2).sum(1),
-            "exposure_relevance_sum": 2 * (received * due).sum(1),
+            "exposure_loss_sum": ((received - due) ** 2).sum(1),
         }
         for name, values in figures.items():
             self._of(name)[lanes] += values
-        items = verdict.items.reshape(-1)
-        for name, values in (("wanted", verdict.wanted), ("relevance", verdict.relevance), ("due", due)):
-            self._judged[name] += np.bincount(items, values.reshape(-1), num_items)
-        self._judged["offered"] += np.bincount(items, minlength=num_items)
-        placed = np.zeros(due.shape, bool)
+        placed, taken = np.zeros(due.shape, bool), np.zeros(due.shape, bool)
         np.put_along_axis(placed, verdict.slates, True, axis=1)
+        np.put_along_axis(taken, verdict.slates, np.asarray(answer.info["consumed"], bool)[verdict.lanes], axis=1)
+        judged: dict[str, npt.NDArray[Any]] = {
+            "offered": np.ones(due.shape),
+            "wanted": verdict.wanted,
+            "relevance": verdict.relevance,
+            "due": due,
+            "received": received,
+            "placed": placed,
+            "found": placed & verdict.wanted,
+            "taken": taken,
+        }
+        items = verdict.items.reshape(-1)
+        for name in OF_ITEMS:
+            self._judged[name] += np.bincount(items, judged[name].reshape(-1), num_items)
         for providers in self._catalogue.providers:
             sums, codes = self._shares[providers.attribute], providers.codes[verdict.items]
-            for name, values in (
-                ("relevance", verdict.relevance),
-                ("due", due),
-                ("offered", np.ones(due.shape)),
-                ("wanted", verdict.wanted),
-                ("placed", placed),
-                ("found", placed & verdict.wanted),
-            ):
+            for name, values in judged.items():
                 sums[name][lanes] += _by_lane(codes, values, len(providers.labels))
 
     def _of(self, name: str) -> Floats:
@@ -208,7 +223,7 @@ class Ledger:
                 **small,
                 "disagreement": self._sums.get("disagreement", nothing) / np.maximum(small["num_steps"], 1),
                 "miscalibration": self._miscalibration().astype(np.float32),
-                "ended": np.where(self._terminated, "left", "truncated"),
+                "ended": self._ended,
             }
         )
 
@@ -245,7 +260,7 @@ class Ledger:
         return self._catalogue.num_categories
 
     def providers(self) -> pd.DataFrame:
-        """One row a lane and group of providers: attention, consumed, and what was due, offered, wanted, shown."""
+        """One row a lane and group of providers: ``SHARES``."""
         parts = []
         for providers in self._catalogue.providers:
             sums = self._shares[providers.attribute]
@@ -263,7 +278,7 @@ class Ledger:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def exposures(self) -> pd.DataFrame:
-        """How often each item was offered, shown, wanted and consumed, and the attention it got and was due."""
+        """One row an item: how often it was shown and consumed, its attention, and ``OF_ITEMS``."""
         table = pd.DataFrame({**self._items, **self._judged})
         whole = ["shown", "consumed", "offered", "wanted"]
         table = table.astype({name: np.int64 for name in whole})

@@ -36,7 +36,7 @@ class Measures:
         table: columns ``COLUMNS``; group is ``overall``, or a group of users or of history lengths, or an attribute;
             by_chance and p_value are of gaps, under permuted labels.
         left_out: scenario, metric and reason.
-        exposure: scenario, agent, attribute, group, value, low, high, relevance, consumed: shares of each.
+        exposure: scenario, agent, attribute, group, value, low, high, relevance, taken: shares of each.
         retention: scenario, agent, day, retained: share of users who visit on that day or later; see ``retention``.
         over_time: scenario, agent, figure, day, value, low, high: what an episode earns a day; see
             ``curves_over_time``.
@@ -71,6 +71,7 @@ def measure(directory: Path, manifest: Mapping[str, Any], *, seed: int = 0, draw
             visits = pd.read_parquet(directory / "visits.parquet", filters=[*only, ("agent", "==", agent)])
             known.append(with_visits(one, visits, horizon))
             if horizon is not None:
+                _name_cut(found, one, horizon, int(episode["max_steps"]))
                 curves.append(retention_curves(one, visits, horizon))
                 courses.append(curves_over_time(one, visits, horizon, seed=seed, draws=draws))
         parts.append(_of_rows(with_reference(pd.concat(known)), found, seed, draws))
@@ -112,27 +113,23 @@ def _of_items(rows: pd.DataFrame, items: pd.DataFrame, num_items: int) -> pd.Dat
     """Metrics of the whole catalogue; they have no interval, since they are of all users at once."""
     lines = []
     for names, mine in _agents(rows):
-        table = items[items["agent"] == names["agent"]].groupby("item")[["shown", "attention", "relevance"]].sum()
+        table = items[items["agent"] == names["agent"]].groupby("item")[["shown", "received", "relevance"]].sum()
         table = table.reindex(range(num_items), fill_value=0)
         values = {
             ("beyond", "coverage"): catalogue_coverage(table["shown"]),
             ("beyond", "gini"): gini(table["shown"]),
         }
         if table["relevance"].sum() > 0:
-            unequal = unequal_attention(table["attention"], table["relevance"])
+            unequal = unequal_attention(table["received"], table["relevance"])
             values["provider fairness", "equity_of_attention"] = unequal
         for (family, metric), value in values.items():
             estimate = Estimate(value, np.nan, np.nan, mine["user"].nunique(), len(mine))
             lines.append({**names, "family": family, "metric": metric, "group": "overall", **vars(estimate)})
-        for name in ("loss", "disparity", "relevance"):  # of each first slate, beside its ideal
-            top, judged = mine[f"exposure_{name}_sum"], mine["num_judged"]
-            by_user = pd.DataFrame({"top": top, "judged": judged}).groupby(mine["user"]).sum()
-            by_user = by_user[by_user["judged"] > 0]
-            estimate = statistics.ratio(
-                by_user["top"], by_user["judged"], by_user.index, np.random.default_rng(0), draws=1_000
-            )
-            names_of = {"family": "provider fairness", "metric": f"slate_exposure_{name}", "group": "overall"}
-            lines.append({**names, **names_of, **vars(estimate)})
+        by_user = mine.groupby("user")[["exposure_loss_sum", "num_judged"]].sum()
+        top, judged = (by_user.loc[by_user["num_judged"] > 0, name] for name in by_user)
+        estimate = statistics.ratio(top, judged, judged.index, np.random.default_rng(0), draws=1_000)
+        names_of = {"family": "provider fairness", "metric": "slate_exposure_loss", "group": "overall"}
+        lines.append({**names, **names_of, **vars(estimate)})
     return pd.DataFrame(lines)
 
 
@@ -206,6 +203,17 @@ def _agents(rows: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     ]
 
 
+def _name_cut(found: Measures, rows: pd.DataFrame, horizon: int, max_steps: int) -> None:
+    """Says of how many episodes the end is not known, since the limit of slates cut them off."""
+    cut = int((rows["ended"] == "slates").sum())
+    if cut:
+        reason = (
+            f"{cut:,} of {len(rows):,} episodes end at the limit of {max_steps} slates, before day {horizon}: what "
+            "they earn is a lower bound, and they count in no window or tenth of the horizon that they did not reach"
+        )
+        _leave_out(found, rows, f"{rows['agent'].iloc[0]} beyond the limit of slates", reason)
+
+
 def _leave_out(found: Measures, rows: pd.DataFrame, metric: str, reason: str) -> None:
     found.left_out.append({"scenario": str(rows["scenario"].iloc[0]), "metric": metric, "reason": reason})
 
@@ -222,14 +230,14 @@ def titles() -> dict[str, tuple[str, str]]:
         "gini": ("Gini", "Concentration of what is shown on few items: 0 all equally often, 1 one alone."),
         "equity_of_attention": (
             "equity of attention",
-            "Distance of the items' shares of attention from their shares of relevance, 0 to 2 (Biega et al., 2018).",
+            "Distance of the items' shares of attention on first slates of visits from their shares of relevance, 0 to "
+            "2 (Biega et al., 2018).",
         ),
         "slate_exposure_loss": (
-            "expected-exposure loss",
-            "Squared gap of the attention of each candidate from that of an ideal slate (EEL; Diaz et al., 2020).",
+            "exposure loss of a slate",
+            "Squared gap of the attention of each candidate, in the one slate that was shown, from that of an ideal "
+            "slate; the EEL of Diaz et al. (2020) for policies that do not draw.",
         ),
-        "slate_exposure_disparity": ("disparity", "Squared attention of each candidate (EED; ibidem)."),
-        "slate_exposure_relevance": ("relevance", "Attention shared with an ideal slate (EER; ibidem)."),
         **{
             f"{utility} gap": (f"{utility} gap", f"Largest less smallest mean over groups: {title}.")
             for utility, (title, _, _) in groups.UTILITIES.items()

@@ -78,7 +78,7 @@ class Plan:
 
 def own_code(taking_part: Iterable[Entrant], user_model: str) -> dict[str, str]:
     """Digests of the source of agents and users, by what a message calls them; RecGym's own are left out."""
-    kinds = {f"source of agent {entrant.label}": entrant.kind for entrant in taking_part}
+    kinds: dict[str, Any] = {f"source of agent {entrant.label}": entrant.kind for entrant in taking_part}
     kinds[f"source of user model {user_model}"] = USER_MODELS.load(user_model)
     return {name: source for name, kind in kinds.items() if (source := own_source(kind)) is not None}
 

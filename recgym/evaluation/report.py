@@ -248,7 +248,7 @@ def _figures(part: ScenarioSummary, order: list[str]) -> Iterator[tuple[str, str
         for attribute, mine in part.exposure.groupby("attribute", sort=False):
             yield (
                 f"Who is shown, by {attribute}",
-                "Shares of attention; the marks say where shares by relevance would end.",
+                "Shares of attention on first slates of visits; the marks say where shares by relevance would end.",
                 charts.shares_plot(mine, order, f"{key}-{attribute}"),
             )
 

@@ -76,7 +76,8 @@ def play(
     observations, info = env.reset(
         seed=[int(seed) for seed in lane_seeds], options={"users": users, "episodes": np.zeros(lanes, np.int64)}
     )
-    ledger = Ledger(users, np.asarray(info["day"], np.int64).copy(), catalogue, attention(simulator))
+    first_day = np.asarray(info["day"], np.int64).copy()
+    ledger = Ledger(users, first_day, catalogue, attention(simulator), simulator.session.horizon)
     step = 0
     while ledger.alive.any():
         playing = ledger.alive[rows]

@@ -73,24 +73,27 @@ def evaluate(
         one row an episode, ordered by scenario, agent, seed and user as given: scenario, agent, privileged, world,
         seed, user (row), lane_seed, history_trips and history_events (what the platform knows of the user), reward,
         revenue (NaN without prices), num_steps, num_shown, num_examined, num_consumed, num_hits (slates with a consumed
-        item), num_new (items the log never saw with this user), units, num_rated, rating_sum, popularity_shown (sum),
-        num_tail (shown items of the long tail), information_shown (bits), diversity_sum (over slates: share of pairs of
-        different categories), num_unseen and num_unseen_consumed (items that no log has seen: shown, consumed),
+        item), num_new (different ones that the log never saw with this user), units, num_rated, rating_sum,
+        popularity_shown (sum), num_tail (shown items of the long tail), information_shown (bits), diversity_sum (over
+        slates: share of pairs of different categories), num_unseen and num_unseen_consumed (items that no log has seen:
+        shown, consumed),
         terms/NAME, costs/NAME and violations/NAME (sums of the scenario's terms and constraints), num_serendipitous
-        (consumed, new to the user, and not among the K most popular candidates), log_propensity (of all slates; NaN
+        (of num_new, those not among the K most popular candidates), log_propensity (of all slates; NaN
         where the policy does not know it), reward_first_1, _5 and _20 (of the first slates), num_trips, num_days; of
         the first slate of each visit, num_judged of them, against what the user wants of the candidates if looking:
         precision_true_sum, recall_sum, ndcg_sum, mrr_sum, num_answerable (anything is wanted), where new items arrive
         ndcg_unseen_sum and num_answerable_unseen (of wanted new items alone), regret_sum (expected
-        reward given away), exposure_loss_sum, _disparity_sum and _relevance_sum (see ``expected_exposure``);
+        reward given away) and exposure_loss_sum (squared gap of each candidate's attention from an ideal slate's);
         disagreement (of the members of an ensemble on what was shown: standard deviation of q, averaged over slots and
-        slates; NaN without one), miscalibration (nats), ended (``left`` or ``truncated``).
+        slates; NaN without one), miscalibration (nats), ended: ``left`` (the user, for good), ``horizon`` (its days are
+        over) or ``slates`` (cut off at the limit of slates).
 
         ``out`` holds beside them: ``visits.parquet`` (user, trip, day of the episode, reward, revenue, num_consumed,
         num_steps, num_hits, entropy of the categories shown in bits), ``providers.parquet`` (user, attribute and
-        group of items; attention, consumed, relevance, due, offered, wanted, placed, found), ``items.parquet`` (item;
-        shown, consumed, attention, offered, wanted, relevance, due; sums over users), ``users.parquet`` (labels of
-        each user) and ``steps.parquet`` (slates of a few users for the replay).
+        group of items; attention and consumed over all slates; over first slates of visits offered, wanted, relevance,
+        due, received, placed, found, taken), ``items.parquet`` (item; shown, consumed, attention; offered, wanted,
+        relevance, due, received; sums over users), ``users.parquet`` (labels of each user) and ``steps.parquet``
+        (slates of a few users for the replay).
 
     Raises:
         UnknownNameError: an unknown agent, scenario or world; the message gives the nearest name.

@@ -14,8 +14,10 @@ from recgym.agents.protocol import make_agent
 from recgym.evaluation import metrics, rollout
 from recgym.evaluation.catalogue import Catalogue
 from recgym.evaluation.judge import Verdict
-from recgym.evaluation.metrics import beyond_accuracy
+from recgym.evaluation.measures import measure
+from recgym.evaluation.metrics import beyond_accuracy, groups
 from recgym.evaluation.runner import evaluate
+from recgym.evaluation.store import read_manifest
 from recgym.scenario import load_scenario
 from recgym.simulation.population import platform_world
 from recgym.worlds.world import World
@@ -42,7 +44,7 @@ def test_visits_items_and_providers_add_up_to_the_rows(run: dict[str, pd.DataFra
         assert (items[column].sum() == rows[total].sum()).all()
     assert (items["offered"].sum() == rows["num_judged"].sum() * 100).all()
     by_brand = run["providers"].query("attribute == 'brand'").groupby(keys)
-    for column in ("attention", "consumed", "offered", "wanted", "due", "relevance"):
+    for column in ("attention", "consumed", "offered", "wanted", "due", "relevance", "received"):
         pd.testing.assert_series_equal(by_brand[column].sum(), items[column].sum(), check_dtype=False, rtol=1e-4)
 
 
@@ -77,6 +79,48 @@ def test_greedy_gives_nothing_away_and_random_does(run: dict[str, pd.DataFrame])
     assert totals.loc["random", "regret_sum"] > 1
     assert totals.loc["greedy", "recall_sum"] > totals.loc["random", "recall_sum"]
     assert totals.loc["greedy", "mrr_sum"] > totals.loc["random", "mrr_sum"]
+
+
+def test_an_ideal_agent_is_fair_by_every_metric_that_knows_relevance(run: dict[str, pd.DataFrame]) -> None:
+    """Attention stands beside relevance on the same slates: those of later slates are not held against anybody."""
+    of_greedy = run["providers"].query("scenario == 'default' and agent == 'greedy'")
+    assert (run["rows"].query("scenario == 'default' and agent == 'greedy'")["num_steps"] > 1).any()
+    for attribute, part in of_greedy.groupby("attribute"):
+        sums = part.groupby("group")[["received", "due", "attention", "taken", "consumed"]].sum()
+        assert np.allclose(sums["received"], sums["due"], rtol=1e-4), attribute
+        assert not np.allclose(sums["attention"], sums["due"], rtol=1e-2)
+        assert (sums["taken"] < sums["consumed"]).any() and (sums["taken"] <= sums["consumed"]).all()
+        sizes = dict.fromkeys(sums.index, 1)
+        scores = groups.provider_scores(part, sizes, np.random.default_rng(0), draws=20)
+        assert scores["expected_exposure"].high == pytest.approx(0, abs=1e-6)
+
+
+def test_an_item_is_new_to_a_user_once(run: dict[str, pd.DataFrame], world: World) -> None:
+    catalogue = Catalogue.seen_by(world, load_scenario("default"))
+    bought = run["steps"].query("scenario == 'long' and consumed")
+    bought = bought[catalogue.is_new(bought["user"].to_numpy(), bought[["item"]].to_numpy())[:, 0]]
+    once = bought.drop_duplicates(["agent", "user", "item"])
+    assert len(once) < len(bought)  # on a later trip
+    rows = run["rows"].query("scenario == 'long' and seed == 0").set_index(["agent", "user"])
+    counted = once.groupby(["agent", "user"]).size()
+    assert (rows.loc[counted.index, "num_new"] == counted).all()
+    assert (rows["num_serendipitous"] <= rows["num_new"]).all()
+
+
+def test_how_an_episode_ended_tells_the_horizon_from_the_limit_of_slates(
+    run: dict[str, pd.DataFrame], world: World, tmp_path: Path
+) -> None:
+    assert set(run["rows"].query("scenario == 'long'")["ended"]) == {"left", "horizon"}
+    changes = {"episode.kind": "horizon", "episode.horizon_days": 40, "episode.max_steps": 12}
+    short = load_scenario("default", {"name": "short", **changes})
+    rows = evaluate(world, short, ["greedy"], users=30, seeds=1, out=tmp_path, progress=False)
+    assert set(rows["ended"]) == {"left", "horizon", "slates"}
+    assert (rows.loc[rows["ended"] == "slates", "num_steps"] == 12).all()
+    assert (rows.loc[rows["ended"] == "horizon", "num_days"] < 40).all()
+    found = measure(tmp_path, read_manifest(tmp_path), draws=20)
+    cut = int((rows["ended"] == "slates").sum())
+    said = {one["metric"]: one["reason"] for one in found.left_out}
+    assert f"{cut} of 30 episodes end at the limit of 12 slates" in said["greedy beyond the limit of slates"]
 
 
 def test_what_was_wanted_and_seen_on_the_first_slate_was_taken(run: dict[str, pd.DataFrame]) -> None:

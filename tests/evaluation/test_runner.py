@@ -55,7 +55,7 @@ def test_every_agent_meets_the_same_users_with_the_same_luck(world: World) -> No
     assert (rows["num_examined"] <= rows["num_shown"]).all() and (rows["num_new"] <= rows["num_consumed"]).all()
     assert (rows["units"] >= rows["num_consumed"]).all()
     assert (rows["reward"] == rows["num_consumed"]).all()  # the reward of a purchase world
-    assert set(rows["ended"]) <= {"left", "truncated"}
+    assert set(rows["ended"]) <= {"left", "slates"}
 
 
 def test_rows_are_byte_identical_between_runs(world: World, finished: Path, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ METRICS = (
         _satisfiable,
         ("num_rated", "rating_sum", "num_examined"),
     ),
-    _sum("discoveries", "new", "Items consumed in an episode that the user never had before.", "num_new"),
+    _sum("discoveries", "new", "Different items consumed in an episode that the user never had before.", "num_new"),
     _sum(
         "revenue",
         "revenue",
@@ -152,12 +152,12 @@ METRICS = (
             f"{title} {days}",
             f"Share of users {what} {days} days after the first visit.",
             f"{kind}_{days}",
-            without=f"episodes are single visits, or last less than {days} days",
+            without=f"episodes are single visits, or last {short}",
         )
         for days in WINDOWS
-        for kind, title, what in (
-            ("returned", "back in", "who came back within"),
-            ("retained", "retained", "who visit on or after the day"),
+        for kind, title, what, short in (
+            ("returned", "back in", "who came back within", f"{days} days or less"),
+            ("retained", "retained", "who visit on or after the day", f"less than {days} days"),
         )
     ),
     *(
@@ -231,8 +231,8 @@ METRICS = (
     _sum(
         "serendipity",
         "serendipity",
-        "Share of shown items that were consumed, new to the user, and none of the most popular candidates "
-        "(Ge et al., 2010).",
+        "Share of shown items that were consumed, for the first time by the user, and none of the most popular "
+        "candidates (Ge et al., 2010).",
         "num_serendipitous",
         "num_shown",
         family="beyond",

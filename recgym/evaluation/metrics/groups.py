@@ -24,29 +24,34 @@ UTILITIES = {
 PROVIDER_METRICS = {
     "exposure_parity": (
         "exposure parity",
-        "Attention an item of the group: the smallest rate over the largest; 1 is fair (Singh and Joachims, 2018).",
+        "Attention an item of the group, on all slates: the smallest rate over the largest; 1 is fair (Singh and "
+        "Joachims, 2018).",
     ),
     "exposed_utility": (
         "exposed utility",
-        "Attention over relevance of the group: the smallest rate over the largest; 1 is fair (ibidem).",
+        "Attention over relevance of the group, on first slates of visits: the smallest rate over the largest; 1 is "
+        "fair (ibidem).",
     ),
     "realised_utility": (
         "realised utility",
-        "Items consumed over relevance of the group: the smallest rate over the largest; 1 is fair (ibidem).",
+        "Items consumed over relevance of the group, on first slates of visits: the smallest rate over the largest; 1 "
+        "is fair (ibidem).",
     ),
     "rsp": ("RSP", "Spread over groups of the chance that a candidate is shown; 0 is fair (Zhu et al., 2020)."),
     "reo": ("REO", "The same of candidates that the user wants; 0 is fair (ibidem)."),
     "expected_exposure": (
         "exposure loss",
-        "Squared gap between the groups' shares of attention and those an ideal ranking gives (Diaz et al., 2020).",
+        "Squared gap between the groups' shares of attention on first slates and those an ideal ranking gives (Diaz et "
+        "al., 2020).",
     ),
     "awrf": (
         "AWRF",
-        "Distance of the groups' shares of attention from their shares of relevance; 0 is fair "
+        "Distance of the groups' shares of attention on first slates from their shares of relevance; 0 is fair "
         "(Sapiezynski et al., 2019).",
     ),
 }
-_SUMS = ("attention", "consumed", "relevance", "due", "offered", "wanted", "placed", "found")
+# Attention on all slates, and what first slates of visits tell, where relevance is known.
+_SUMS = ("attention", "received", "taken", "relevance", "due", "offered", "wanted", "placed", "found")
 
 
 def user_gaps(
@@ -95,16 +100,16 @@ def provider_scores(
 
     def statistic(weights: Floats) -> Floats:
         of = {name: weights @ values for name, values in sums.items()}  # each [d, G]
-        shares = {name: _over(of[name], of[name].sum(1, keepdims=True)) for name in ("attention", "relevance", "due")}
+        shares = {name: _over(of[name], of[name].sum(1, keepdims=True)) for name in ("received", "relevance", "due")}
         found: Floats = np.stack(
             [
                 parity(of["attention"] / items),
-                parity(_over(of["attention"], of["relevance"])),
-                parity(_over(of["consumed"], of["relevance"])),
+                parity(_over(of["received"], of["relevance"])),
+                parity(_over(of["taken"], of["relevance"])),
                 relative_spread(_over(of["placed"], of["offered"])),
                 relative_spread(_over(of["found"], of["wanted"])),
-                ((shares["attention"] - shares["due"]) ** 2).sum(1),
-                np.abs(shares["attention"] - shares["relevance"]).sum(1) / 2,
+                ((shares["received"] - shares["due"]) ** 2).sum(1),
+                np.abs(shares["received"] - shares["relevance"]).sum(1) / 2,
             ],
             axis=1,
         )
@@ -115,7 +120,7 @@ def provider_scores(
 
 
 def exposure_shares(table: pd.DataFrame, rng: np.random.Generator, *, draws: int) -> pd.DataFrame:
-    """Each group's share of attention, with its interval, beside its shares of relevance and of what is consumed.
+    """Each group's share of attention on first slates, with its interval, beside its shares of relevance there.
 
     Args:
         table: rows of ``providers.parquet``, of one agent, scenario and attribute.
@@ -123,13 +128,13 @@ def exposure_shares(table: pd.DataFrame, rng: np.random.Generator, *, draws: int
         draws: resamples.
 
     Returns:
-        columns group, value, low, high, relevance, consumed.
+        columns group, value, low, high, relevance, taken.
     """
-    wide = table.groupby(["user", "group"], sort=True)[["attention", "relevance", "consumed"]].sum().unstack("group")
-    attention = wide["attention"].to_numpy(np.float64)
+    wide = table.groupby(["user", "group"], sort=True)[["received", "relevance", "taken"]].sum().unstack("group")
+    received = wide["received"].to_numpy(np.float64)
 
     def shares(weights: Floats) -> Floats:
-        sums = weights @ attention
+        sums = weights @ received
         return _over(sums, sums.sum(1, keepdims=True))
 
     estimates = aggregate.bootstrap(shares, wide.index.to_numpy(), rng, draws=draws)
@@ -141,10 +146,10 @@ def exposure_shares(table: pd.DataFrame, rng: np.random.Generator, *, draws: int
                 **{name: getattr(estimate, name) for name in ("value", "low", "high")},
                 **{
                     name: float(total[name][group] / total[name].sum()) if total[name].sum() > 0 else np.nan
-                    for name in ("relevance", "consumed")
+                    for name in ("relevance", "taken")
                 },
             }
-            for group, estimate in zip(wide["attention"].columns, estimates, strict=True)
+            for group, estimate in zip(wide["received"].columns, estimates, strict=True)
         ]
     )
 

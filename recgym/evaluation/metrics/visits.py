@@ -25,8 +25,9 @@ def with_visits(rows: pd.DataFrame, visits: pd.DataFrame, horizon_days: int | No
 
     Returns:
         ``rows`` with entropy_sum and num_visits; with a horizon also the same ``_early`` and ``_late`` (its first and
-        last third), gap_sum, num_gaps, lifetime_value, and for each of ``WINDOWS`` that fits into the horizon
-        returned_N and retained_N. Who was cut off by the end of the episode, rather than lost, is retained.
+        last third), gap_sum, num_gaps, lifetime_value, for each of ``WINDOWS`` that fits into the horizon retained_N,
+        and for each that is shorter returned_N (on the last day itself no visit is simulated). Whoever the horizon cut
+        off is retained; of an episode that the limit of slates cut off nothing is known after that, which is NaN.
     """
     episodes = rows[KEYS].assign(episode=np.arange(len(rows)))
     table = visits.merge(episodes, on=KEYS, how="inner", validate="many_to_one")
@@ -51,14 +52,16 @@ def with_visits(rows: pd.DataFrame, visits: pd.DataFrame, horizon_days: int | No
         values = table["revenue"] if rows["revenue"].notna().all() else table["reward"]
         worth = engagement.lifetime_value(episode, day, values).set_index("user")["value"]
         added["lifetime_value"] = worth.reindex(range(len(rows)), fill_value=0.0).set_axis(rows.index)
-        # The visit that lies beyond the horizon was not simulated, but it is known to come.
-        beyond = np.flatnonzero((rows["ended"] == "truncated").to_numpy())
-        users, days = np.concatenate([episode, beyond]), np.concatenate([day, np.full(len(beyond), horizon_days)])
+        last = pd.Series(day).groupby(episode).max().set_axis(rows.index)
         for window in engagement.WINDOWS:
             if window <= horizon_days:
-                kept = engagement.retention(users, days, window, horizon_days).set_index("user").sort_index()
-                added[f"returned_{window}"] = kept["returned"].set_axis(rows.index)
-                added[f"retained_{window}"] = kept["active"].set_axis(rows.index)
+                kept = engagement.retention(episode, day, window, horizon_days).set_index("user").sort_index()
+                returned, active = (kept[name].set_axis(rows.index) for name in ("returned", "active"))
+                unknown = (rows["ended"] == "slates") & (last < window)
+                # The visit that lies beyond the horizon was not simulated, but it is known to come.
+                added[f"retained_{window}"] = active.where(rows["ended"] != "horizon", 1.0).mask(unknown)
+                if window < horizon_days:
+                    added[f"returned_{window}"] = returned.mask(unknown & (returned == 0))
     return rows.assign(**added)
 
 
@@ -85,21 +88,25 @@ def retention_curves(rows: pd.DataFrame, visits: pd.DataFrame, horizon_days: int
     """The share of episodes with a visit on a day or later (rolling retention), for every day of the horizon.
 
     Args:
-        rows: rows of ``evaluate`` of one scenario; who was cut off by the end of the episode is retained throughout.
+        rows: rows of ``evaluate`` of one scenario; whoever the horizon cut off is retained throughout, and an episode
+            that the limit of slates cut off counts until then.
         visits: their visits.
         horizon_days: days that episodes last.
 
     Returns:
-        columns scenario, agent, day, retained.
+        columns scenario, agent, day, retained; days of which nothing is known are left out.
     """
     last = visits.groupby(KEYS)["day"].max().rename("last").reset_index()
     table = rows[[*KEYS, "ended"]].merge(last, on=KEYS, how="left", validate="one_to_one")
-    until = np.where(table["ended"] == "truncated", horizon_days, table["last"].fillna(0))
+    table["until"] = table["last"].fillna(0).mask(table["ended"] == "horizon", horizon_days)
     days = np.arange(horizon_days + 1)
     found = []
-    for agent, mine in pd.Series(until).groupby(table["agent"], sort=False):
-        below = np.searchsorted(np.sort(mine.to_numpy()), days, side="left")
-        found.append(pd.DataFrame({"agent": agent, "day": days, "retained": 1 - below / len(mine)}))
+    for agent, mine in table.groupby("agent", sort=False):
+        cut = mine.loc[mine["ended"] == "slates", "until"]
+        past, unknown = (np.searchsorted(np.sort(last), days, side="left") for last in (mine["until"], cut))
+        known = len(mine) - unknown
+        retained = (len(mine) - past)[known > 0] / known[known > 0]
+        found.append(pd.DataFrame({"agent": agent, "day": days[known > 0], "retained": retained}))
     curves = pd.concat(found, ignore_index=True)
     curves.insert(0, "scenario", rows["scenario"].iloc[0])
     return curves
@@ -110,6 +117,8 @@ def curves_over_time(
 ) -> pd.DataFrame:
     """What an episode earns a day in each tenth of the horizon; whoever has left earns nothing and is counted.
 
+    An episode that the limit of slates cut off counts in the tenths before that alone.
+
     Args:
         rows: rows of ``evaluate`` of one scenario and agent.
         visits: their visits.
@@ -119,7 +128,7 @@ def curves_over_time(
 
     Returns:
         columns scenario, agent, figure (reward or, where there are prices, revenue), day (the middle of the part),
-        value, low, high.
+        value, low, high; parts that every episode was cut off before are left out.
     """
     edges = np.linspace(0, horizon_days, min(PARTS, horizon_days) + 1)
     parts = len(edges) - 1
@@ -127,14 +136,18 @@ def curves_over_time(
     table = visits.merge(episodes, on=KEYS, how="inner", validate="many_to_one")
     part = (np.searchsorted(edges, table["day"].to_numpy(np.float64), side="right") - 1).clip(0, parts - 1)
     cells = table["episode"].to_numpy() * parts + part
+    until = table.groupby("episode")["day"].max().to_numpy(np.float64)
+    known = (rows["ended"] != "slates").to_numpy()[:, None] | (edges[1:] <= until[:, None])  # [R, parts]
+    told = known.any(0)
     found = []
     for figure in ("reward", "revenue"):
         if rows[figure].isna().any():
             continue
         sums = np.bincount(cells, table[figure].to_numpy(np.float64), len(rows) * parts).reshape(len(rows), parts)
         rng = np.random.default_rng(seed)
-        estimates = statistics.means(list((sums / np.diff(edges)).T), rows["user"], rng, draws=draws)
-        for middle, estimate in zip((edges[1:] + edges[:-1]) / 2, estimates, strict=True):
+        rates = np.where(known, sums / np.diff(edges), 0.0)
+        estimates = statistics.ratios(rates[:, told], known[:, told], rows["user"], rng, draws=draws)
+        for middle, estimate in zip(((edges[1:] + edges[:-1]) / 2)[told], estimates, strict=True):
             ends = {name: getattr(estimate, name) for name in ("value", "low", "high")}
             found.append({"figure": figure, "day": float(middle), **ends})
     curves = pd.DataFrame(found)
