@@ -38,7 +38,8 @@ class PPOConfig(AgentConfig):
     actions: Literal["slate", "scores", "weights"] = Field("slate", description="the action mode")
     credit: Literal["position", "slate"] = Field(
         "position",
-        description="slates: an item is judged by the reward it earned itself, or by the slate's",
+        description="slates: an item is judged by its share of the slate's reward, which is split evenly over what was "
+        "consumed (exactly what each earned where only purchases count), or by the slate's",
     )
     batch_size: int = Field(1024, ge=2, description="slates per gradient step")
     num_epochs: int = Field(3, ge=1, description="passes over each rollout")

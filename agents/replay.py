@@ -27,7 +27,8 @@ class Replay:
 
     What follows a transition is the observation one row on. Where there is none (the newest row, an episode cut short,
     lanes that started afresh) the transition is not drawn, unless it ended its episode, so that nothing follows.
-    Features lie in [-1, 1]: half precision keeps them to 0.0005, in a quarter of what two float32 copies take.
+    Features observed lie in [-1, 1], what ``Knowledge`` adds reaches about 8: half precision keeps them to 1 part in
+    2,000, in a quarter of what two float32 copies take.
     """
 
     def __init__(self, capacity: int) -> None:

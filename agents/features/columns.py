@@ -1,8 +1,8 @@
-"""Columns of numbers, ids and levels as networks want them, and several sources fused into one vector."""
+"""Columns of numbers and ids as networks want them, and several sources fused into one vector."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -78,25 +78,6 @@ class Ids(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """[..., dim] of int64 ids [...]."""
         return self.table(torch.where((ids >= 0) & (ids < self.num_ids), ids + 1, 0))
-
-
-class Vocabulary:
-    """Numbers for the levels of a categorical column, for ``Ids``: 0 to n - 1 where known, else -1."""
-
-    def __init__(self, values: Iterable[Hashable], min_count: int = 1) -> None:
-        """The levels that occur in ``values`` at least ``min_count`` times, in order of appearance; None is missing."""
-        counts: dict[Hashable, int] = {}
-        for value in values:
-            if value is not None and value == value:  # NaN is missing as well
-                counts[value] = counts.get(value, 0) + 1
-        self._numbers = {v: i for i, v in enumerate(v for v, count in counts.items() if count >= min_count)}
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def numbers(self, values: Iterable[Hashable]) -> Tensor:
-        """int64 [n]: the levels' numbers, -1 for unknown and missing ones."""
-        return torch.tensor([self._numbers.get(value, -1) for value in values], dtype=torch.int64)
 
 
 class Fusion(nn.Module):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
-from recgym.agents.features.columns import Fusion, Ids, Numeric, Vocabulary, initialise
+from recgym.agents.features.columns import Fusion, Ids, Numeric, initialise
 from recgym.agents.features.factors import Factors, Profiles
 from recgym.agents.features.inputs import Batch, ScoringModel, Sizes, Weights
 from recgym.agents.features.learning import Examples, Schedule, importance, learn
@@ -56,14 +56,11 @@ def test_a_rare_flag_is_not_clipped_away() -> None:
     assert numeric(flags)[0] > numeric(flags)[-1] + 1
 
 
-def test_unknown_ids_share_a_vector_and_unknown_levels_a_number() -> None:
+def test_unknown_ids_share_a_vector() -> None:
     ids = Ids(4, 3)
     vectors = ids(torch.tensor([-1, 4, 99, 0, 3]))
     assert torch.equal(vectors[0], vectors[1]) and torch.equal(vectors[1], vectors[2])
     assert torch.equal(vectors[3], ids.table.weight[1]) and torch.equal(vectors[4], ids.table.weight[4])
-    levels = Vocabulary(["a", "b", None, "a", math.nan, "c"], min_count=1)
-    assert len(levels) == 3 and levels.numbers(["b", "z", None, "a"]).tolist() == [1, -1, -1, 0]
-    assert len(Vocabulary(["a", "b", "a"], min_count=2)) == 1
 
 
 @pytest.mark.parametrize("mode", ["concat", "weighted", "gated"])
