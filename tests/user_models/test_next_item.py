@@ -51,6 +51,18 @@ def test_what_a_user_has_had_is_never_ranked() -> None:
     torch.testing.assert_close(scores.exp().sum(1), torch.ones(USERS))
 
 
+def test_users_without_events_stand_at_the_beginning() -> None:
+    events = planted()
+    model = train(SIDES, events, CONFIG, seed=0, epochs=1).model
+    whole = rank(model, SIDES, events)
+    some = rank(model, SIDES, events.select(events.user % 2 == 0))
+    assert torch.equal(some[::2], whole[::2])
+    with torch.no_grad():
+        start = model.network.start.expand(USERS, -1)
+        expected = model.logits(model.vectors(SIDES), start, SIDES.users).log_softmax(1)
+    torch.testing.assert_close(some[1::2], expected[1::2])
+
+
 def test_training_never_uses_what_is_held_out() -> None:
     events = planted()
     before = events.before_last(1)

@@ -71,6 +71,16 @@ def test_lookups_agree_with_counting(trips):
         assert sorted(owned) == sorted(set(np.concatenate(history)) if history else set())
 
 
+def test_keys_of_large_logs_do_not_overflow():
+    users, items = 2_000, 10**13
+    trip = np.arange(2 * users)
+    item = np.full(len(trip), items - 1)
+    log = Trips(item, np.ones(len(trip), np.int64), trip, trip // 2, 10 * (trip % 2), users, items)
+    count, last = Purchases.of(log).lookup(log.trip_user, item, trip)
+    assert count.tolist() == [0, 1] * users
+    assert last.tolist() == [-1, 0] * users
+
+
 def test_pace_knows_only_what_came_before(trips):
     for user in range(3):
         rows = range(trips.users[user], trips.users[user + 1])

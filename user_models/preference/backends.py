@@ -265,7 +265,7 @@ class CompiledBackend:
 
 @dataclass(frozen=True)
 class Bound:
-    """Compiled users bound to the memory of some lanes; see ``recgym.simulation.plan.BoundUsers``."""
+    """Compiled users bound to the memory of some lanes; see ``recgym.user_models.protocol.BoundUsers``."""
 
     prepare: Callable[[np.ndarray], None]
     hand: Hand

@@ -19,7 +19,7 @@ from recgym.errors import RecGymError
 Model = TypeVar("Model", bound=nn.Module)
 Row = dict[str, float]
 Progress = Callable[[float], None]
-WARM_UP = 3  # epochs
+WARM_UP = 3  # epochs or steps
 
 
 class DivergedError(RecGymError):
@@ -49,9 +49,9 @@ def luck_of(seed: int) -> Iterator[None]:
         yield
 
 
-def pace(epoch: int, epochs: int) -> float:
-    """Factor on the learning rate: a short warm-up, then a cosine that would reach zero after ``epochs``."""
-    return min(1.0, (epoch + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+def pace(epoch: int, epochs: int, warm_up: int = WARM_UP) -> float:
+    """Factor on the learning rate: a short warm-up, and a cosine that would reach zero after ``epochs``."""
+    return min(1.0, (epoch + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
 class BestEpoch:

@@ -24,7 +24,7 @@ NUM_PAIR_FEATURES, NUM_PACE_FEATURES, NUM_ITEM_FEATURES = 6, 4, 3 + len(TREND_DA
 
 
 class GatedFusion(nn.Module):
-    """Fuses sources of one width: ``sum_s gate_s * P_s(source_s)``, gates from all sources together."""
+    """Fuses sources of any widths into one: ``sum_s gate_s * P_s(source_s)``, gates from all sources together."""
 
     project: Mapping[str, nn.Linear]
     gate: Mapping[str, nn.Linear]

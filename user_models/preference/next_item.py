@@ -203,7 +203,10 @@ def train(
 
 @torch.no_grad()
 def rank(model: NextItemModel, sides: Sides, events: Events) -> Tensor:
-    """Log chances [U, N] of every user's next item after ``events``, -inf for what the user has had; dropout off."""
+    """Log chances [U, N] of every user's next item after ``events``, -inf for what the user has had; dropout off.
+
+    Users without events stand where every history starts.
+    """
     model.eval()
     vectors, starts = model.vectors(sides), events.starts
     reach = model.config.network.layers * (model.config.network.window - 1) + 1  # tokens that the last state can see
@@ -211,10 +214,12 @@ def rank(model: NextItemModel, sides: Sides, events: Events) -> Tensor:
     parts = []
     for low in range(0, events.num_users, EVALUATED):
         first, stop = begin[low : low + EVALUATED], end[low : low + EVALUATED]
-        rows = first[:, None] + np.arange((stop - first).max())
+        count = torch.from_numpy(stop - first)
+        rows = first[:, None] + np.arange(max(int(count.max()), 1))
         states = model.states(vectors, events, np.where(rows < stop[:, None], rows, -1))
-        last = torch.from_numpy(stop - first - 1)
-        parts.append(model.logits(vectors, states[torch.arange(len(last)), last], sides.users[low : low + EVALUATED]))
+        last = states[torch.arange(len(count)), (count - 1).clamp(min=0)]
+        last = torch.where(count[:, None] > 0, last, model.network.start)
+        parts.append(model.logits(vectors, last, sides.users[low : low + EVALUATED]))
     logits = torch.cat(parts)
     logits[torch.from_numpy(events.user), torch.from_numpy(events.item)] = -torch.inf
     return logits.log_softmax(1)

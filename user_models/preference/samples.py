@@ -78,7 +78,7 @@ def moments_before(
 def strangers(moments: Moments, cold: Tensor, start: Tensor) -> Moments:
     """The moments, those in ``cold`` (bool [P]) as if nothing were known of their users, whose state is ``start`` [d].
 
-    As the simulation starts a user without history: no trips, no pace, no gap.
+    Nothing known: no trips so far, hence no pace, and no gap to a trip before this one.
     """
     known = ~cold
     return replace(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -23,7 +22,7 @@ from recgym.user_models.preference.calibration import calibrate, calibrate_answe
 from recgym.user_models.preference.checkpoint import digest, last_good, load_checkpoint, save_checkpoint, sketch
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.graph import TrainingGraph, fold_in
-from recgym.user_models.preference.loop import descend, luck_of
+from recgym.user_models.preference.loop import descend, luck_of, pace
 from recgym.user_models.preference.metrics import ranking_metrics
 from recgym.user_models.preference.model import PreferenceModel, TrainingData, initialise
 from recgym.user_models.preference.network import GAP_BINS, SIZE_BINS
@@ -127,9 +126,8 @@ class Trainer:
             if epoch - best_epoch > training.patience:
                 break
             started = time.perf_counter()
-            warm = 0.5 if epoch == 0 else 1.0
-            for group in optimizer.param_groups:  # half a rate at first, then a cosine to zero
-                group["lr"] = learning_rate * group["pace"] * warm * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * group["pace"] * pace(epoch, epochs, warm_up=2)
             with luck_of(self.seed * 1_000_003 + epoch * 2 + (stage == "finetune") + RANK_STRIDE * self._rank):
                 parts = self._epoch(stage, epoch, epochs, optimizer, checkpoint)
             metrics = self._from_main(self.evaluate)

@@ -130,29 +130,31 @@ class Trips:
 class Purchases:
     """Every (user, item) purchase by trip, for looking up counts and recency before any trip."""
 
-    keys: np.ndarray  # [E] int64 sorted: (user * N + item) * T + trip
+    keys: np.ndarray  # [E] int64 sorted: (user * N + item) * L + number of the trip in its user's history
     num_items: int
-    num_trips: int
-    trip_day: np.ndarray
+    longest: int  # L, one more than the trips of any user: with trips of all users for it, keys of large logs overflow
+    first_trip: np.ndarray  # [U] int64
+    trip_day: np.ndarray  # [T] int64
 
     @classmethod
     def of(cls, trips: Trips) -> Purchases:
         """The index of a log."""
-        total = len(trips.trip_user)
+        longest = int(np.diff(trips.users).max(initial=0)) + 1
         pair = trips.trip_user[trips.trip] * trips.num_items + trips.item
-        return cls(np.sort(pair * total + trips.trip), trips.num_items, total, trips.trip_day)
+        keys = np.sort(pair * longest + trips.number[trips.trip])
+        return cls(keys, trips.num_items, longest, trips.users[:-1], trips.trip_day)
 
     def lookup(self, user: np.ndarray, item: np.ndarray, trip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Trips before ``trip`` in which the user bought the item, and the day of the last (-1 if none).
 
         The record of a simulated user holds 1,024 items; the few users with more keep all of theirs here.
         """
-        base = (user * self.num_items + item) * self.num_trips
+        base, first = (user * self.num_items + item) * self.longest, self.first_trip[user]
         start = np.searchsorted(self.keys, base)
-        stop = np.searchsorted(self.keys, base + trip)
+        stop = np.searchsorted(self.keys, base + trip - first)
         count = stop - start
-        last = self.keys[np.maximum(stop - 1, 0)] % self.num_trips
-        return count, np.where(count > 0, self.trip_day[last], -1)
+        last = first + self.keys[np.maximum(stop - 1, 0)] % self.longest
+        return count, np.where(count > 0, self.trip_day[np.minimum(last, len(self.trip_day) - 1)], -1)
 
 
 @dataclass(frozen=True, eq=False)
