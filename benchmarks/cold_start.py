@@ -31,7 +31,7 @@ from recgym.agents.protocol import Agent, make_agent, observation_layout
 from recgym.agents.scorer import ScorerAgent, ScorerConfig
 from recgym.agents.scoring import OBSERVED
 from recgym.agents.training import training_env
-from recgym.benchmark.pages import command_of, grid, write_part
+from recgym.benchmark.pages import command_of, grid, world_of, write_part
 from recgym.evaluation import statistics
 from recgym.evaluation.families import interval
 from recgym.evaluation.metrics.cold_start import HISTORY_GROUPS, history_groups
@@ -98,7 +98,7 @@ def items(world: World, users: int, seeds: int, out: Path, trainings: int, steps
         lines.append([*cells, interval(statistics.mean(there["num_unseen_consumed"], there["user"], rng))])
     head = ["", "reward", "NDCG of new items", "new items taken of those shown", "new items bought"]
     head.append("new items bought, hardly any others")
-    pairs = [("content", "als"), ("content", "bpr"), *([(TEXT, BY_ID)] if trainings else [])]
+    pairs = [*(("content", other) for other in ("als", "bpr", "random")), *([(TEXT, BY_ID)] if trainings else [])]
     leads = [
         [f"{first} - {second}", _lead(rows, shipped, first, second, "num_unseen_consumed"), _ndcg(rows, first, second)]
         + [_lead(rows, only, first, second, "num_unseen_consumed")]
@@ -108,7 +108,8 @@ def items(world: World, users: int, seeds: int, out: Path, trainings: int, steps
     about = (
         f"Scenario `cold_start_items` ({users} users x {seeds} seeds, the same for all; {trainings} trainings of each "
         "scorer): a fifth of the catalogue is in nobody's log. In the last column candidates are 100 draws of new "
-        "items; popular ones stand in for those drawn twice, two or three of a hundred. 95% intervals over users."
+        "items; popular ones stand in for those drawn twice, two or three of a hundred. 95% intervals over users. "
+        f"{world_of(world)}"
     )
     return f"{about}\n\n{grid(head, lines)}\n\n{grid(names, leads)}"
 
@@ -154,7 +155,7 @@ def users(world: World, sample: int, seeds: int, out: Path) -> str:
     about = (
         f"Scenario `cold_start_users` ({sample} users x {seeds} seeds, the same for all; 30 days). Paired differences "
         "from popularity in reward, 95% intervals over users. First by how many purchases the platform knows of a "
-        "user, on the first slate of the episode:"
+        f"user, on the first slate of the episode. {world_of(world)}"
     )
     then = (
         "Then a slate, over the course of the episode, users of all levels together. Bandits begin without any "

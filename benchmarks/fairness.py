@@ -35,7 +35,7 @@ from recgym.agents.exploration import explore, lane_keys, slot_propensities
 from recgym.agents.frequency import FrequencyAgent
 from recgym.agents.greedy import GreedyAgent
 from recgym.agents.protocol import ActContext, Agent, AgentConfig, Observations, as_tensor, observation_layout
-from recgym.benchmark.pages import command_of, grid, write_part
+from recgym.benchmark.pages import command_of, grid, world_of, write_part
 from recgym.errors import RecGymError
 from recgym.evaluation import aggregate, statistics
 from recgym.evaluation.families import interval
@@ -206,9 +206,10 @@ def providers(world: World, users: int, seeds: int, out: Path) -> tuple[pd.DataF
     about = (
         f"Scenario `provider_fairness`, {rows['user'].nunique():,} users x {seeds} seeds, the same for all. Purchases "
         "of an episode; unfairness: distance of attention from the providers' shares of the catalogue, a mean over "
-        "slates. Parity, exposed and realised utility: 1 is fair; loss, AWRF, RSP and REO: 0 is. 95% intervals over "
-        "users, differences paired. A fair share by catalogue is not one by relevance: what is fair by one measure "
-        "need not be by another."
+        "slates. Parity, exposed and realised utility: 1 is fair; loss, AWRF, RSP and REO: 0 is. All but exposure "
+        "parity are of first slates of visits, where relevance is known. 95% intervals over users, differences paired. "
+        "A fair share by catalogue is not one by relevance: what is fair by one measure need not be by another. "
+        f"{world_of(world)}"
     )
     return rows, f"{about}\n\n{grid(head, lines)}"
 
@@ -267,7 +268,7 @@ def users(world: World, attribute: str, seeds: int, out: Path, sample: int | Non
         f"{world.num_users - half:,} users: {', '.join(f'{g} {share:.2f}' for g, share in full.items())} at level "
         "1. Gap: largest less smallest mean over groups, unknown left out, with its 95% interval; after the stroke the "
         "mean gap under shuffled labels, and p, the chance of a gap as large under them. "
-        f"{high} over {low}: how the lead of that group in reward changes, paired by user and luck."
+        f"{high} over {low}: how the lead of that group in reward changes, paired by user and luck. {world_of(world)}"
     )
     return rows, f"{about}\n\n{grid(head, lines)}"
 

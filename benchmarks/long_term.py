@@ -32,6 +32,7 @@ from torch import Tensor
 from recgym.agents.lookahead import positions
 from recgym.agents.protocol import ActContext, Agent, Observations, make_agent
 from recgym.agents.training import cache_directory, read_record, trained
+from recgym.benchmark.pages import world_of
 from recgym.envs.vector import RecVectorEnv
 from recgym.evaluation.catalogue import Catalogue
 from recgym.evaluation.rollout import play
@@ -229,7 +230,7 @@ def main(arguments: list[str] | None = None) -> None:
     world, started = load_world(given.world), time.monotonic()
     with one_thread():
         figures = of_ppo(world, load_scenario(given.scenario), given) if given.what == "ppo" else sweep(world, given)
-    print(f"{time.monotonic() - started:.0f} s")
+    print(f"{world_of(world)} {time.monotonic() - started:.0f} s")
     if given.out is not None:
         settings = {name: str(value) for name, value in vars(given).items() if name != "out"}
         given.out.parent.mkdir(parents=True, exist_ok=True)

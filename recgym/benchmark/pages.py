@@ -6,12 +6,21 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recgym.worlds.world import World
 
 
 def grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first column is text, the others are numbers."""
     rule = f"|---|{'---:|' * (len(head) - 1)}"
     return "\n".join([f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(cells)} |" for cells in lines)])
+
+
+def world_of(world: World) -> str:
+    """Which world figures are of, as a sentence."""
+    return f"World `{world.name}`, hash {world.hash[:12]}."
 
 
 def write_part(page: Path, title: str, part: str, command: str, text: str) -> None:
