@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recgym.envs.arrays import array_of, short
 from recgym.errors import ActionError, unknown_name
 from recgym.simulation.kernels import repeats_earlier
 from recgym.simulation.observation import candidate_features
@@ -249,9 +250,9 @@ def _tensor(actions: Any, device: torch.device, shape: tuple[int, ...], *, integ
         if tensor.device.type != device.type:
             raise ActionError(f"the environment runs on {device}, the action is on {tensor.device}")
     else:
-        array = np.asarray(actions)
+        array = array_of(actions, "an action", ActionError)
         if array.dtype.kind not in "iuf":
-            raise ActionError(f"an action holds numbers, got {array.dtype} ({_short(actions)})")
+            raise ActionError(f"an action holds numbers, got {array.dtype} ({short(actions)})")
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         tensor = tensor if device.type == "cpu" else tensor.to(device)
     whole = tensor.dtype in _WHOLE
@@ -264,8 +265,3 @@ def _tensor(actions: Any, device: torch.device, shape: tuple[int, ...], *, integ
             f"an action of this mode has shape {shape} (lanes first, {shape[0]} here), got {tuple(tensor.shape)}"
         )
     return tensor.to(torch.int64 if integer else torch.float32)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from recgym.devices import usable
 from recgym.envs.actions import action_mode
-from recgym.errors import StateError, unknown_name
+from recgym.envs.resets import per_lane
+from recgym.errors import RecGymError, StateError, unknown_name
 from recgym.registration import USER_MODELS
 from recgym.scenario import Scenario, load_scenario
 from recgym.simulation.observation import OBSERVATION_KEYS
@@ -52,7 +52,7 @@ def resolve(
     Raises:
         UnknownNameError: an unknown world, scenario, action mode, observation key or user model.
         ScenarioError: the scenario does not fit the world.
-        RecGymError: the device cannot be used here.
+        RecGymError: the device cannot be used here, or the simulator to share is of something else.
     """
     loaded = load_scenario(scenario)
     mode = loaded.actions.mode if mode is None else mode
@@ -63,12 +63,44 @@ def resolve(
     if mode == "item" and loaded.actions.slate_size != 1:
         promoted = min(loaded.actions.promotions.slots, 1)
         loaded = load_scenario(loaded, {"actions.slate_size": 1, "actions.promotions.slots": promoted})
+    wanted = mode != "catalogue" or any(key.startswith("candidate") for key in keys)
     if simulator is None:
         loaded_world, device = load_world(world), usable(device)
         users = USER_MODELS.load(user_model)(loaded_world, device) if isinstance(user_model, str) else user_model
-        wanted = mode != "catalogue" or any(key.startswith("candidate") for key in keys)
         simulator = Simulator(loaded_world, loaded, device, users, draws_candidates=wanted)
+    else:
+        _check_shared(simulator, load_world(world), loaded, user_model, wanted)
     return Setup(simulator, simulator.scenario, mode, keys)
+
+
+def _check_shared(
+    shared: Simulator, world: World, scenario: Scenario, user_model: str | UserModel | None, candidates: bool
+) -> None:
+    """Refuses a simulator of something else than what is asked for beside it."""
+
+    def refuse(of: str, asked: str) -> RecGymError:
+        return RecGymError(f"the simulator to share is of {of}, not of {asked}")
+
+    if world.hash not in (shared.world.hash, shared.platform.hash):
+        found = shared.world
+        raise refuse(f"world {found.name!r} ({found.hash[:12]})", f"{world.name!r} ({world.hash[:12]})")
+    if scenario.hash != shared.scenario.hash:
+        of, asked = (
+            f"{one.name!r} ({one.hash[:12]}, slates of {one.actions.slate_size})" for one in (shared.scenario, scenario)
+        )
+        raise refuse(f"scenario {of}", asked)
+    if isinstance(user_model, str):
+        kind = USER_MODELS.load(user_model)
+        same = not isinstance(kind, type) or isinstance(shared.user_model, kind)
+    else:
+        same = user_model is None or user_model is shared.user_model
+    if not same:
+        raise refuse(f"users {type(shared.user_model).__qualname__}", f"user_model={user_model!r}")
+    if candidates and not shared.draws_candidates:
+        raise RecGymError(
+            "the simulator to share draws no candidates, which the action mode or an observation needs: make it with "
+            "draws_candidates=True"
+        )
 
 
 class Lanes:
@@ -123,11 +155,13 @@ class Lanes:
             self.restart()
             return
         given = torch.tensor([seed is not None for seed in seeds], device=device)
-        values = torch.tensor([_int64(seed) if seed is not None else 0 for seed in seeds], device=device)
+        values = torch.tensor([0 if seed is None else seed for seed in seeds], device=device)
         new_seeds = torch.where(given, values, self.seeds)
         number = torch.where(given, 0, self.episodes + 1)
         if episodes is not None:
             number = self._per_lane("episodes", episodes)
+            if bool((number < 0).any()):
+                raise StateError(f"options['episodes'] counts from 0, got {int(number.min())}")
         rows = None if users is None else self._per_lane("users", users)
         where = self._everyone if lanes is None else lanes
         beginning = new_seeds[where], number[where], None if rows is None else rows[where]
@@ -207,14 +241,16 @@ class Lanes:
         """Takes back what ``tensors`` gave.
 
         Raises:
-            StateError: the state is of another world, scenario, version or number of lanes; nothing is changed.
+            StateError: the state is of another world, scenario, version, users or number of lanes, or one has
+                candidates and the other none; nothing is changed.
         """
         fingerprint = tensors.get("fingerprint")
         if not isinstance(fingerprint, Tensor) or not torch.equal(fingerprint.cpu(), self._fingerprint().cpu()):
+            candidates = "candidates" if self.simulator.draws_candidates else "no candidates"
             raise StateError(
-                f"the state is of another world, scenario or version: this environment plays world "
-                f"{self.simulator.world.name!r} ({self.simulator.world.hash[:12]}) with scenario "
-                f"{self.simulator.scenario.name!r}"
+                f"the state is of another world, scenario, version or users, or of other candidates: this environment "
+                f"plays world {self.simulator.world.name!r} ({self.simulator.world.hash[:12]}) with scenario "
+                f"{self.simulator.scenario.name!r}, users {self._users} and {candidates}"
             )
         one = torch.zeros(1, dtype=torch.int64, device=self.seeds.device)
         shape = self.state if self.state is not None else self.simulator.reset(one, one)
@@ -242,23 +278,16 @@ class Lanes:
         self.episodes = other.episodes.repeat_interleave(copies)
         self.ended = other.ended.repeat_interleave(copies)
 
+    @property
+    def _users(self) -> str:
+        """The user model by its class, whose module may be called otherwise in another process."""
+        return type(self.simulator.user_model).__qualname__
+
     def _fingerprint(self) -> Tensor:
-        text = f"{STATE_FORMAT} {self.simulator.world.hash} {self.simulator.scenario.hash}"
+        core = self.simulator
+        text = f"{STATE_FORMAT} {core.world.hash} {core.scenario.hash} {core.draws_candidates} {self._users}"
         digest = hashlib.sha256(text.encode()).digest()[:8]
         return torch.tensor([int.from_bytes(digest, "little", signed=True)], device=self.seeds.device)
 
     def _per_lane(self, name: str, values: Any) -> Tensor:
-        array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
-        if array.shape != (self.num_lanes,) or array.dtype.kind not in "iu":
-            raise StateError(
-                f"options[{name!r}] holds {self.num_lanes} whole numbers, one a lane, got {array.dtype} {array.shape}"
-            )
-        return torch.from_numpy(array.astype(np.int64)).to(self.seeds.device)
-
-
-def _int64(seed: Any) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise StateError(f"a seed is a whole number or None, got {seed!r}")
-    if not -(2**63) <= int(seed) < 2**63:
-        raise StateError(f"seed {seed} does not fit into 64 bits")
-    return int(seed)
+        return torch.from_numpy(per_lane(name, values, self.num_lanes)).to(self.seeds.device)

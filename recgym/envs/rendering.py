@@ -32,8 +32,17 @@ class Shown:
     ended: str  # "", "left" or "truncated"
 
 
-def snapshot(outcome: Outcome | None, visit: dict[str, Tensor], state: State) -> list[Shown]:
-    """What there is to draw, lane by lane; ``outcome`` None: no slate was shown yet."""
+def snapshot(
+    outcome: Outcome | None, visit: dict[str, Tensor], state: State, acted: Tensor | None = None
+) -> list[Shown]:
+    """What there is to draw, lane by lane.
+
+    Args:
+        outcome: of the slates; None: none was shown yet.
+        visit: see ``Lanes.visit``.
+        state: after the slates.
+        acted: the lanes that were shown theirs, bool [B]; None: all.
+    """
     numbers = {key: value.cpu().numpy() for key, value in visit.items()}
     steps = state.steps.cpu().numpy()
     lanes = range(len(steps))
@@ -42,21 +51,25 @@ def snapshot(outcome: Outcome | None, visit: dict[str, Tensor], state: State) ->
         tables = dict.fromkeys(
             ("items", "examined", "consumed", "quantity", "rating", "duplicate"), [none] * len(steps)
         )
-        rewards, ended = np.zeros(len(steps)), [""] * len(steps)
+        rewards, ended = [0.0] * len(steps), [""] * len(steps)
     else:
         parts = {"items": outcome.slate, "examined": outcome.examined, "consumed": outcome.consumed}
         parts |= {"quantity": outcome.quantity, "rating": outcome.rating, "duplicate": outcome.duplicate}
         tables = {key: list(value.cpu().numpy()) for key, value in parts.items()}
-        rewards = outcome.reward.cpu().numpy()
+        rewards = outcome.reward.tolist()
         left, cut = outcome.terminated.tolist(), outcome.truncated.tolist()
         ended = ["left" if left[lane] else "truncated" if cut[lane] else "" for lane in lanes]
+        for lane in [] if acted is None else (~acted).nonzero().squeeze(1).tolist():
+            rewards[lane], ended[lane] = 0.0, ""
+            for table in tables.values():
+                table[lane] = table[lane][:0]
     return [
         Shown(
             user=int(numbers["user"][lane]),
             day=int(numbers["day"][lane]),
             trip=int(numbers["trip"][lane]),
             step=int(steps[lane]),
-            reward=float(rewards[lane]),
+            reward=rewards[lane],
             ended=ended[lane],
             **{key: table[lane] for key, table in tables.items()},
         )

@@ -12,13 +12,15 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from recgym.envs.arrays import array_of
 from recgym.envs.lanes import RESPONSE_KEYS, Lanes, resolve
 from recgym.envs.pickling import Rebuilt
 from recgym.envs.rendering import Shown, draw_picture, draw_text, snapshot
+from recgym.envs.resets import generator_seed, named_options, whole_seed
 from recgym.envs.saving import read_state, write_state
 from recgym.envs.spaces import observation_space
 from recgym.envs.vector import RecVectorEnv, branch_lanes
-from recgym.errors import RecGymError, StateError
+from recgym.errors import ActionError, RecGymError, StateError
 from recgym.scenario import Scenario
 from recgym.simulation.simulator import Simulator
 from recgym.simulation.state import State
@@ -87,10 +89,12 @@ class RecEnv(Rebuilt, gymnasium.Env):
             render_mode: ``ansi``, ``rgb_array`` or None.
             device: where the simulation runs.
             user_model: name, target or object; None: the world's preference model.
-            simulator: a simulator to share instead of building one; it must come from the same world and scenario.
+            simulator: a simulator to share instead of building one, of the same world, scenario and users; it runs
+                where it runs, and has users of its own where ``user_model`` is None.
 
         Raises:
-            RecGymError: an argument out of range; UnknownNameError for an unknown name.
+            RecGymError: an argument out of range, or a ``simulator`` of something else; UnknownNameError for an unknown
+                name.
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise RecGymError(f"render_mode must be None, 'ansi' or 'rgb_array', got {render_mode!r}")
@@ -124,13 +128,11 @@ class RecEnv(Rebuilt, gymnasium.Env):
         """Starts an episode; see the class docstring for ``seed`` and ``options``.
 
         Raises:
-            StateError: an unknown option, or a value of the wrong type or range.
+            StateError: an unknown option, or a seed or option of the wrong type or range.
         """
-        super().reset(seed=seed)
-        options = dict(options or {})
-        user, episode = options.pop("user", None), options.pop("episode", None)
-        if options:
-            raise StateError(f"unknown reset options {sorted(options)}. Valid: episode, user.")
+        episode, user = named_options(options, "episode", "user")
+        seed = None if seed is None else whole_seed(seed)
+        super().reset(seed=generator_seed(seed))
         if seed is None and self._lanes.state is None:
             seed = int(self.np_random.integers(2**31))  # from the operating system's entropy: nothing was asked for
         self._lanes.begin([seed], None if user is None else [user], None if episode is None else [episode])
@@ -147,7 +149,7 @@ class RecEnv(Rebuilt, gymnasium.Env):
         lanes = self._lanes
         if lanes.state is not None and lanes.ended.item():
             raise StateError("the episode has ended: call reset()")
-        batched = action[None] if isinstance(action, Tensor) else np.asarray(action)[None]
+        batched = (action if isinstance(action, Tensor) else array_of(action, "an action", ActionError))[None]
         visit = self._visit()
         outcome = lanes.step(batched)
         if self.render_mode is not None:
@@ -178,7 +180,7 @@ class RecEnv(Rebuilt, gymnasium.Env):
         """Goes back to what ``get_state`` gave, and returns the observation there.
 
         Raises:
-            StateError: the state is of another world, scenario or version; nothing is changed.
+            StateError: the state is of another world, scenario, version or users; nothing is changed.
         """
         self._lanes.restore(tensors)
         self._shown = None

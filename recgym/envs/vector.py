@@ -17,6 +17,7 @@ from torch import Tensor
 from recgym.envs.lanes import RESPONSE_KEYS, Lanes, resolve
 from recgym.envs.pickling import Rebuilt
 from recgym.envs.rendering import Shown, draw_picture, draw_text, snapshot
+from recgym.envs.resets import generator_seed, lane_seeds, masked_lanes, named_options
 from recgym.envs.saving import read_state, write_state
 from recgym.envs.spaces import observation_space
 from recgym.errors import RecGymError, StateError, unknown_name
@@ -114,10 +115,12 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
             autoreset_mode: what happens to a lane whose episode ended.
             device: where the simulation runs.
             user_model: name, target or object; None: the world's preference model.
-            simulator: a simulator to share instead of building one; it must come from the same world and scenario.
+            simulator: a simulator to share instead of building one, of the same world, scenario and users; it runs
+                where it runs, and has users of its own where ``user_model`` is None.
 
         Raises:
-            RecGymError: an argument out of range; UnknownNameError for an unknown name.
+            RecGymError: an argument out of range, or a ``simulator`` of something else; UnknownNameError for an unknown
+                name.
         """
         if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
             raise RecGymError(f"num_envs must be a whole number of at least 1, got {num_envs!r}")
@@ -182,22 +185,23 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         """Starts episodes; see the class docstring for ``seed`` and ``options``.
 
         Raises:
-            StateError: a seed list or an option of the wrong length, type or range.
+            StateError: a seed or an option of the wrong length, type or range.
         """
-        super().reset(seed=int(seed) if isinstance(seed, int | np.integer) else None)
-        options = dict(options or {})
-        rows = self._mask(options.pop("reset_mask", None))
-        users, episodes = options.pop("users", None), options.pop("episodes", None)
-        if options:
-            raise StateError(f"unknown reset options {sorted(options)}. Valid: episodes, reset_mask, users.")
+        episodes, chosen, users = named_options(options, "episodes", "reset_mask", "users")
+        rows = masked_lanes(chosen, self.num_envs)
         if rows is not None and self._lanes.state is None:
             raise StateError("the environment has no state yet: the first reset() takes no reset_mask")
-        self._lanes.begin(self._seeds(seed), users, episodes, rows)
+        seeds: list[int | None] = [None] * self.num_envs if seed is None else lane_seeds(seed, self.num_envs)
+        super().reset(seed=generator_seed(seeds[0]))
+        if seed is None and self._lanes.state is None:
+            first = int(self.np_random.integers(2**31))  # from the operating system's entropy: nothing was asked for
+            seeds = lane_seeds(first, self.num_envs)
+        where = None if rows is None else torch.from_numpy(rows).to(self.simulator.device)
+        self._lanes.begin(seeds, users, episodes, where)
         self._shown = None
-        mask = np.ones(self.num_envs, dtype=bool)
+        mask = np.full(self.num_envs, rows is None)
         if rows is not None:
-            mask[:] = False
-            mask[rows.cpu().numpy()] = True
+            mask[rows] = True
         info = {key: self._out(value) for key, value in self._lanes.visit().items()}
         return self._observations(), {**info, **{f"_{key}": mask for key in info}}
 
@@ -232,8 +236,6 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
             starts = lanes.starts(rows)
         visit = lanes.visit()
         outcome = lanes.step(actions, None if restart is None else ~restart)
-        if self.render_mode is not None:
-            self._shown = snapshot(outcome, visit, lanes.current)
         reward, terminated, truncated = outcome.reward, outcome.terminated, outcome.truncated
         info = self._step_info(outcome)
         acted = None
@@ -243,6 +245,8 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
             reward, terminated, truncated = reward * acted, terminated & acted, truncated & acted
             info = {key: value * _like(acted, value) for key, value in info.items()}
             visit = {key: torch.where(acted, visit[key], value) for key, value in lanes.visit().items()}
+        if self.render_mode is not None:
+            self._shown = snapshot(outcome, visit, lanes.current, acted)
         extra: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             done = lanes.ended
@@ -283,7 +287,7 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         """Goes back to what ``get_state`` gave, and returns the observations there.
 
         Raises:
-            StateError: the state is of another world, scenario, version or number of lanes; nothing is changed.
+            StateError: the state is of another world, scenario, version, users or number of lanes; nothing is changed.
         """
         self._lanes.restore(tensors)
         self._shown = None
@@ -315,31 +319,6 @@ class RecVectorEnv(Rebuilt, gymnasium.vector.VectorEnv):
         return branch_lanes(self._lanes, self._arguments, copies, luck)
 
     # ------------------------------------------------------------------ internals
-
-    def _seeds(self, seed: Any) -> list[int | None]:
-        if seed is None:
-            if self._lanes.state is not None:
-                return [None] * self.num_envs
-            first = int(self.np_random.integers(2**31))  # from the operating system's entropy: nothing was asked for
-            return [first + lane for lane in range(self.num_envs)]
-        if isinstance(seed, int | np.integer):
-            return [int(seed) + lane for lane in range(self.num_envs)]
-        seeds = list(seed)
-        if len(seeds) != self.num_envs:
-            raise StateError(f"a list of seeds has one entry a lane: {self.num_envs} expected, got {len(seeds)}")
-        return seeds
-
-    def _mask(self, mask: Any) -> Tensor | None:
-        """The lanes of a reset mask as int64 [n]; None where there is no mask."""
-        if mask is None:
-            return None
-        array = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask)
-        if array.shape != (self.num_envs,) or array.dtype != np.bool_ or not array.any():
-            raise StateError(
-                f"options['reset_mask'] is a bool array of shape ({self.num_envs},) with at least one True, "
-                f"got {array.dtype} {array.shape}"
-            )
-        return torch.from_numpy(np.flatnonzero(array)).to(self.simulator.device)
 
     def _observations(self) -> dict[str, Any]:
         return {key: self._out(value) for key, value in self._lanes.observe().items()}
@@ -384,8 +363,9 @@ def branch_lanes(lanes: Lanes, arguments: dict[str, Any], copies: int, luck: Lit
         raise RecGymError(f"copies must be a whole number of at least 1, got {copies!r}")
     if luck not in ("same", "fresh"):
         raise RecGymError(f"luck must be 'same' or 'fresh', got {luck!r}")
-    given = {**arguments, "num_envs": lanes.num_lanes * copies, "simulator": lanes.simulator}
-    branched = RecVectorEnv(**given)
+    shared = lanes.simulator  # and what it is of, which need not be read again
+    given = {**arguments, "world": shared.world, "scenario": shared.scenario, "simulator": shared}
+    branched = RecVectorEnv(**{**given, "num_envs": lanes.num_lanes * copies})
     branched._lanes.copy_from(lanes, copies, luck)
     return branched
 

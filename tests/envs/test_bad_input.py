@@ -20,6 +20,7 @@ from recgym.envs.vector import RecVectorEnv
 from recgym.errors import ActionError, RecGymError, StateError
 from recgym.scenario import load_scenario
 from recgym.testing.worlds import tiny_world
+from recgym.user_models.boredom import BoredUsers
 from recgym.worlds.world import World
 
 SHORT = load_scenario("default", {"episode.max_slates": 3})
@@ -81,9 +82,10 @@ def test_num_envs_may_come_from_numpy(world: World) -> None:
         (scores().astype(complex), "holds numbers, got complex"),
         (scores()[:3], r"shape \(4, 100\).*got \(3, 100\)"),
         (None, "holds numbers, got object"),
+        ([[1.0, 2.0], [3.0]], r"holds numbers in rows of one length, got \[\[1.0, 2.0\], \[3.0\]\]"),
         (torch.zeros(LANES, 100, device="meta"), "runs on .*, the action is on meta"),
     ],
-    ids=["nan", "inf", "minus inf", "float64 too large", "int", "bool", "complex", "shape", "none", "device"],
+    ids=["nan", "inf", "minus inf", "float64 too large", "int", "bool", "complex", "shape", "none", "ragged", "device"],
 )
 def test_actions(vec: RecVectorEnv, actions: Any, message: str) -> None:
     refuses(vec, ActionError, message, lambda: vec.step(actions))
@@ -131,8 +133,45 @@ def test_resets(vec: RecVectorEnv) -> None:
         ({"options": {"episodes": [0.0, 1.0, 2.0, 3.0]}}, r"options\['episodes'\] holds 4 whole numbers"),
         ({"options": {"reset_mask": np.zeros(LANES, bool)}}, "at least one True"),
         ({"options": {"lanes": 1}}, r"unknown reset options \['lanes'\]"),
+        ({"seed": 1.5}, "a seed is a whole number or None, got 1.5"),
+        ({"seed": True}, "whole number or None, got True"),
+        ({"seed": [1, 2, True, 4]}, "whole number or None, got True"),
+        ({"seed": np.array(1.5)}, r"whole number or None, got array\(1.5\)"),
+        ({"seed": 2**63 - 2}, f"seed {2**63} does not fit into 64 bits"),
+        ({"options": [1]}, r"reset options are a dict, got \[1\]"),
+        ({"options": {"episodes": [0, 1, -5, 2]}}, r"options\['episodes'\] counts from 0, got -5"),
+        ({"options": {"users": [[0, 1], [2]]}}, r"options\['users'\] holds numbers in rows of one length"),
+        ({"options": {"reset_mask": [[True], []]}}, r"options\['reset_mask'\] holds numbers in rows of one length"),
     ]:
         refuses(vec, StateError, message, lambda given=given: vec.reset(**given))  # type: ignore[arg-type]
+
+
+def test_resets_of_one(world: World, device: torch.device) -> None:
+    env = RecEnv(world, device=device)
+    env.reset(seed=3)
+    for given, message in [
+        ({"seed": 1.5}, "a seed is a whole number or None, got 1.5"),
+        ({"seed": True}, "whole number or None, got True"),
+        ({"seed": 2**63}, "does not fit into 64 bits"),
+        ({"options": [1]}, r"reset options are a dict, got \[1\]"),
+        ({"options": {"episode": -1}}, "counts from 0, got -1"),
+    ]:
+        refuses(env, StateError, message, lambda given=given: env.reset(**given))  # type: ignore[arg-type]
+    refuses(
+        env,
+        ActionError,
+        r"an action holds numbers in rows of one length, got \[\[1, 2\], \[3\]\]",
+        lambda: env.step([[1, 2], [3]]),
+    )
+
+
+@pytest.mark.parametrize("seed", [-3, np.int64(5), np.array(5), torch.tensor(5)])
+def test_seeds_of_every_kind_of_whole_number(world: World, seed: Any) -> None:
+    vec, one, listed = RecVectorEnv(world, num_envs=2), RecEnv(world), RecVectorEnv(world, num_envs=2)
+    _, info = vec.reset(seed=seed)
+    assert vec.lane_seeds.tolist() == [int(seed), int(seed) + 1]
+    assert one.reset(seed=seed)[1]["user"] == info["user"][0]
+    assert listed.reset(seed=[seed, int(seed) + 1])[1]["user"].tolist() == info["user"].tolist()
 
 
 def test_states_of_other_environments(vec: RecVectorEnv, world: World, tmp_path: Path, device: torch.device) -> None:
@@ -144,19 +183,54 @@ def test_states_of_other_environments(vec: RecVectorEnv, world: World, tmp_path:
     twin = tiny_world(tmp_path / "twin", seed=1)  # every shape the same
     bored = recgym.make_vec(world=world, scenario=SHORT, num_envs=LANES, user_model="boredom", device=str(device))
     bored.reset(seed=0)
-    another = "of another world, scenario or version: this environment plays world 'tiny'"
+    another = "of another world, scenario, version or users, or .*: this environment plays world 'tiny'"
     for tensors, message in [
         (state_of(twin), another),
         (state_of(world, "default"), another),
         ({}, another),
         (state_of(world, lanes=3), r"must be .* \(4,.*, is .* \(3,"),
-        (bored.get_state(), "state.hidden.*is missing"),
+        (bored.get_state(), another + ".*users PreferenceUsers"),
     ]:
         refuses(vec, StateError, message, lambda tensors=tensors: vec.set_state(tensors))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recgym.envs.lanes.STATE_FORMAT", -1)
         later = state_of(world)
     refuses(vec, StateError, another, lambda: vec.set_state(later))
+
+
+def test_states_without_candidates(world: World) -> None:
+    """With which a strict environment would show one item in every slot."""
+    blind = RecEnv(world, action_mode="catalogue", observation=("user",))
+    blind.reset(seed=1)
+    env = RecEnv(world)
+    env.reset(seed=1)
+    refuses(env, StateError, "plays world 'tiny'.* and candidates$", lambda: env.set_state(blind.get_state()))
+    refuses(blind, StateError, "plays world 'tiny'.* and no candidates$", lambda: blind.set_state(env.get_state()))
+
+
+def test_simulators_to_share(world: World, tmp_path: Path) -> None:
+    vec = RecVectorEnv(world, num_envs=2)
+    users = vec.simulator.user_model
+    given: dict[str, Any]
+    for given, message in [
+        ({"world": tiny_world(tmp_path / "twin", seed=1)}, r"of world 'tiny' \(\w+\), not of 'tiny' \(\w+\)"),
+        ({"scenario": SHORT}, r"of scenario 'default' \(\w+, slates of 10\), not of 'default' \(\w+, slates of 10\)"),
+        ({"action_mode": "item"}, r"slates of 10\), not of 'default' \(\w+, slates of 1\)"),
+        ({"user_model": "boredom"}, "of users PreferenceUsers, not of user_model='boredom'"),
+        ({"user_model": BoredUsers(world)}, "of users PreferenceUsers, not of user_model=<"),
+    ]:
+        for shell in (RecEnv, RecVectorEnv):
+            with pytest.raises(RecGymError, match=message):
+                shell(**{"world": world, "simulator": vec.simulator, **given})
+    for fine in ({"user_model": users}, {"user_model": "preference"}, {"world": str(world.path)}):
+        RecEnv(**{"world": world, "simulator": vec.simulator, **fine})
+    known = RecEnv(world, load_scenario("default", {"users.history": {"0": 1.0}}))
+    RecEnv(known.world, known.scenario, simulator=known.simulator)  # the world as agents know it
+    blind = RecEnv(world, action_mode="catalogue", observation=("user",)).simulator
+    for given in ({}, {"action_mode": "weights"}, {"action_mode": "catalogue", "observation": ("candidate_items",)}):
+        with pytest.raises(RecGymError, match="draws no candidates, which the action mode or an observation needs"):
+            RecVectorEnv(world, simulator=blind, **given)
+    RecVectorEnv(world, simulator=blind, action_mode="catalogue", observation=("user", "history"))
 
 
 def test_states_with_parts_that_do_not_fit(vec: RecVectorEnv) -> None:

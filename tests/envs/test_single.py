@@ -260,7 +260,7 @@ def test_state_survives_safetensors_pickle_and_goes_back(world: World) -> None:
     assert_same(ahead, [copy.step(action) for action in actions])
     env.set_state(kept)
     assert_same(ahead, [env.step(action) for action in actions])
-    with pytest.raises(StateError, match="another world, scenario or version"):
+    with pytest.raises(StateError, match="another world, scenario, version or users"):
         RecEnv(world).set_state(kept)
     with pytest.raises(StateError, match=r"state.user of the state must be"):
         env.set_state({**kept, "state.user": kept["state.user"].repeat(2)})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -245,6 +247,48 @@ def test_rendering_gives_a_frame_a_lane(world: World) -> None:
     pictures.reset(seed=0)
     shots = pictures.render()
     assert shots is not None and shots[0].shape == shots[1].shape == (330, 640, 3)
+
+
+def test_a_lane_that_was_only_reset_shows_no_slate(world: World) -> None:
+    """In the manner of Gymnasium, the action of such a lane is ignored: it is not to be seen either."""
+    vec = RecVectorEnv(world, SCENARIOS["session"], 5, render_mode="ansi")
+    picture = RecVectorEnv(world, SCENARIOS["session"], 5, render_mode="rgb_array", simulator=vec.simulator)
+    vec.reset(seed=0)
+    picture.reset(seed=0)
+    blank = 0
+    for step in range(8):
+        *_, info = vec.step(slates(5, step))
+        picture.step(slates(5, step))
+        frames, shots = vec.render(), picture.render()
+        assert frames is not None and shots is not None and len({shot.shape for shot in shots}) == 1
+        for lane, frame in enumerate(frames):
+            assert f"user {info['user'][lane]} " in frame and f"trip {info['trip'][lane] + 1}" in frame
+            assert ("no slate shown yet" in frame) == (not info["_slate"][lane])
+            blank += not info["_slate"][lane]
+    assert blank > 3
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+@pytest.mark.parametrize("shell", [RecEnv, RecVectorEnv])
+def test_copies_draw_the_same_actions_and_keep_their_spec(world: World, how: Any, shell: Any) -> None:
+    path = str(world.path)
+    gymnasium.register("tiny-copy-v0", entry_point=RecEnv, vector_entry_point=RecVectorEnv, kwargs={"world": path})
+    try:
+        make = gymnasium.make if shell is RecEnv else gymnasium.make_vec
+        simulator = RecEnv(world).simulator
+        env = make("tiny-copy-v0", simulator=simulator, strict=True).unwrapped
+    finally:
+        gymnasium.registry.pop("tiny-copy-v0")
+    env.action_space.seed(3)
+    env.action_space.sample()
+    for _ in range(2):
+        twin = how(env)
+        assert np.array_equal(env.action_space.sample(), twin.action_space.sample())
+        assert not np.array_equal(env.action_space.sample(), env.action_space.sample())
+        assert twin.spec.id == "tiny-copy-v0" and twin.spec.kwargs["strict"] and "simulator" not in twin.spec.kwargs
+        env.reset(seed=0)
+        assert how(env).np_random.random() == env.np_random.random()
+    assert RecEnv(world).spec is None and how(RecEnv(world)).spec is None
 
 
 def test_a_thousand_steps_with_restarts(world: World) -> None:
