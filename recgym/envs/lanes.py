@@ -234,23 +234,26 @@ class Lanes:
         """Everything that the future depends on, by name, ready for safetensors; shares no storage with the lanes."""
         out = {f"state.{name}": tensor.clone() for name, tensor in self.current.flatten().items()}
         out |= {"seeds": self.seeds.clone(), "episodes": self.episodes.clone(), "ended": self.ended.clone()}
-        out["fingerprint"] = self._fingerprint()
+        out["fingerprint"] = self._fingerprint(self.simulator.draws_candidates)
         return out
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Takes back what ``tensors`` gave.
 
         Raises:
-            StateError: the state is of another world, scenario, version, users or number of lanes, or one has
-                candidates and the other none; nothing is changed.
+            StateError: the state is of another world, scenario, version, users or number of lanes, or it lacks
+                candidates; nothing is changed.
         """
         fingerprint = tensors.get("fingerprint")
-        if not isinstance(fingerprint, Tensor) or not torch.equal(fingerprint.cpu(), self._fingerprint().cpu()):
-            candidates = "candidates" if self.simulator.draws_candidates else "no candidates"
+        fitting = {True, self.simulator.draws_candidates}  # candidates that nobody needs do no harm
+        if not isinstance(fingerprint, Tensor) or not any(
+            torch.equal(fingerprint.cpu(), self._fingerprint(one).cpu()) for one in fitting
+        ):
+            candidates = " and candidates" if self.simulator.draws_candidates else ""
             raise StateError(
-                f"the state is of another world, scenario, version or users, or of other candidates: this environment "
+                f"the state is of another world, scenario, version or users, or lacks candidates: this environment "
                 f"plays world {self.simulator.world.name!r} ({self.simulator.world.hash[:12]}) with scenario "
-                f"{self.simulator.scenario.name!r}, users {self._users} and {candidates}"
+                f"{self.simulator.scenario.name!r}, users {self._users}{candidates}"
             )
         one = torch.zeros(1, dtype=torch.int64, device=self.seeds.device)
         shape = self.state if self.state is not None else self.simulator.reset(one, one)
@@ -283,9 +286,8 @@ class Lanes:
         """The user model by its class, whose module may be called otherwise in another process."""
         return type(self.simulator.user_model).__qualname__
 
-    def _fingerprint(self) -> Tensor:
-        core = self.simulator
-        text = f"{STATE_FORMAT} {core.world.hash} {core.scenario.hash} {core.draws_candidates} {self._users}"
+    def _fingerprint(self, candidates: bool) -> Tensor:
+        text = f"{STATE_FORMAT} {self.simulator.world.hash} {self.simulator.scenario.hash} {self._users} {candidates}"
         digest = hashlib.sha256(text.encode()).digest()[:8]
         return torch.tensor([int.from_bytes(digest, "little", signed=True)], device=self.seeds.device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -183,7 +184,7 @@ def test_states_of_other_environments(vec: RecVectorEnv, world: World, tmp_path:
     twin = tiny_world(tmp_path / "twin", seed=1)  # every shape the same
     bored = recgym.make_vec(world=world, scenario=SHORT, num_envs=LANES, user_model="boredom", device=str(device))
     bored.reset(seed=0)
-    another = "of another world, scenario, version or users, or .*: this environment plays world 'tiny'"
+    another = "of another world, scenario, version or users, or lacks .*: this environment plays world 'tiny'"
     for tensors, message in [
         (state_of(twin), another),
         (state_of(world, "default"), another),
@@ -205,7 +206,11 @@ def test_states_without_candidates(world: World) -> None:
     env = RecEnv(world)
     env.reset(seed=1)
     refuses(env, StateError, "plays world 'tiny'.* and candidates$", lambda: env.set_state(blind.get_state()))
-    refuses(blind, StateError, "plays world 'tiny'.* and no candidates$", lambda: blind.set_state(env.get_state()))
+    blind.set_state(env.get_state())  # candidates that are not needed do no harm
+    refuses(env, StateError, "plays world 'tiny'.* and candidates$", lambda: env.set_state(blind.get_state()))
+    sighted = RecEnv(world, action_mode="catalogue", observation=("user",), simulator=env.simulator)
+    sighted.reset(seed=1)
+    assert np.array_equal(copy.deepcopy(sighted).step(np.arange(10))[1], sighted.step(np.arange(10))[1])
 
 
 def test_simulators_to_share(world: World, tmp_path: Path) -> None:
