@@ -28,7 +28,9 @@ def fetch(
 @app.command()
 def rollouts(
     out: Annotated[Path, typer.Option(help="Directory for rollouts.parquet and rollouts.json.")],
-    env: Annotated[str, typer.Option(help="Environment id, such as ecommerce-v0.")] = "ecommerce-v0",
+    env: Annotated[
+        str, typer.Option(help="Environment id, such as ecommerce-v0, or name or directory of a world.")
+    ] = "ecommerce-v0",
     scenario: Annotated[
         str | None, typer.Option(help="Scenario name or YAML file; the environment's own if not given.")
     ] = None,
@@ -50,12 +52,10 @@ def rollouts(
     from recgym.agents.protocol import make_agent
     from recgym.data.rollouts import collect
     from recgym.envs.vector import RecVectorEnv
-    from recgym.registration import ENVS
-    from recgym.worlds.world import load_world
+    from recgym.worlds.named import named_world
 
-    spec = ENVS.spec(env)
-    world = load_world(spec.own_world())
-    playing = RecVectorEnv(world=world, scenario=scenario or spec.scenario, num_envs=num_envs)
+    world, own = named_world(env)
+    playing = RecVectorEnv(world=world, scenario=scenario or own, num_envs=num_envs)
     policy = Behaviour(make_agent(agent, playing.world, seed), exploration)
     keys = ("user", "candidates", "candidate_items")
     logged = collect(policy, playing, steps, keys=keys, seed=seed)

@@ -28,7 +28,7 @@ def sample_size(
     from recgym.evaluation.significance import num_users_needed, paired_spread
     from recgym.evaluation.store import ROWS, read_manifest
 
-    read_manifest(run)
+    available = read_manifest(run)["configuration"]["users"]["available"]
     if not (run / ROWS).is_file():
         raise RecGymError(f"the evaluation in {run} has not finished: {ROWS} is missing. Run it again to resume.")
     rows = pd.read_parquet(run / ROWS)
@@ -44,4 +44,5 @@ def sample_size(
         typer.echo(
             f"{scenario}: {needed:,} users with {seeds} seed{'s' * (seeds != 1)} each show a difference of "
             f"{abs(difference):g} in {value} with chance {power:.0%} (spread over users: {spread:.3g})"
+            + (f" (the world has {available:,}: play more seeds a user)" if needed > available else "")
         )

@@ -129,7 +129,10 @@ def entrants(agents: Sequence[AgentLike] | Mapping[str, AgentLike] | AgentLike) 
     found: dict[str, Entrant] = {}
     for label, agent in pairs:
         if label in found:
-            raise AgentError(f"two agents are called {label!r}; name them: agents={{'first': ..., 'second': ...}}")
+            raise AgentError(
+                f"two agents are called {label!r}: give one of the run directories another name (in Python: name them, "
+                "agents={'first': ..., 'second': ...})"
+            )
         found[label] = Entrant(label, _source(agent))
     return list(found.values())
 

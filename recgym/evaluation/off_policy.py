@@ -222,9 +222,10 @@ def reward_interaction(
 ) -> Estimate:
     """RIPS of slates, ``mean(sum_k r_k prod_{j <= k} w_j)`` (McInerney et al., KDD 2020).
 
-    Unbiased where what an item earns depends on the items above it, not on those below, as under a cascade. The
-    conditional probabilities are exact for Plackett-Luce policies, which draw an item after another. With the steps of
-    an episode in place of positions this is per-decision importance sampling (Precup et al., 2000).
+    Unbiased where what an item earns depends on the items above it, not on those below, as under a cascade; without the
+    paper's normalisation and look-back, hence of higher variance. The conditional probabilities are exact for
+    Plackett-Luce policies, which draw an item after another. With the steps of an episode in place of positions this is
+    per-decision importance sampling (Precup et al., 2000).
 
     Args:
         log: what was logged.

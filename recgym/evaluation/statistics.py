@@ -199,7 +199,7 @@ class Comparison:
     second: str
     difference: Estimate  # mean of (first - second) over paired episodes
     improvement: Estimate  # chance that first does better on a paired episode, ties counting half
-    p_value: float | None = None  # of no difference, after Holm's correction for all comparisons of the leaderboard
+    p_value: float | None = None  # of no difference, after Holm's correction for the leaderboard; None: not tested
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -238,6 +238,33 @@ def paired_values(rows: pd.DataFrame, first: str, second: str, value: str = "rew
     return pairs[[*PAIR_KEYS, "first", "second"]]
 
 
+def paired_gaps(
+    rows: pd.DataFrame, pairs: Sequence[tuple[str, str]], value: str = "reward"
+) -> tuple[Floats, npt.NDArray[Any]]:
+    """Differences of several pairs of agents on the same episodes of one scenario.
+
+    Args:
+        rows: rows of ``evaluate``, of one scenario.
+        pairs: P pairs (first, second) of agents.
+        value: the column compared.
+
+    Returns:
+        [R, P] first less second of each pair, and [R] the user of each episode.
+
+    Raises:
+        UnknownNameError: an agent that has no rows.
+        RecGymError: two agents, or two pairs, that did not meet the same users and seeds.
+    """
+    sides = [paired_values(rows, first, second, value) for first, second in pairs]
+    for pair, side in zip(pairs, sides, strict=True):
+        if not side[PAIR_KEYS].equals(sides[0][PAIR_KEYS]):
+            raise RecGymError(
+                f"{' and '.join(map(repr, pair))} met other users or seeds than {' and '.join(map(repr, pairs[0]))}: "
+                "compare the pairs one by one, or evaluate all agents in one run"
+            )
+    return np.stack([(side["first"] - side["second"]).to_numpy(float) for side in sides], axis=1), sides[0]["user"]
+
+
 def compare(
     rows: pd.DataFrame,
     first: str,
@@ -272,14 +299,10 @@ def compare_all(
     level: float = LEVEL,
 ) -> list[Comparison]:
     """``compare`` of all ``pairs`` of agents on the same resamples: scenario by scenario, in the order given."""
-    found = []
-    for scenario, part in rows.groupby("scenario", sort=False):
-        sides = [paired_values(part, first, second, value) for first, second in pairs]
-        if not sides:
-            continue
-        gaps = [side["first"].to_numpy(float) - side["second"].to_numpy(float) for side in sides]
-        wins = [(np.sign(gap) + 1) / 2 for gap in gaps]
-        estimates = means([*gaps, *wins], sides[0]["user"], rng, draws=draws, level=level)
+    found: list[Comparison] = []
+    for scenario, part in rows.groupby("scenario", sort=False) if pairs else ():
+        gaps, users = paired_gaps(part, pairs, value)
+        estimates = means([*gaps.T, *(np.sign(gaps.T) + 1) / 2], users, rng, draws=draws, level=level)
         for at, (first, second) in enumerate(pairs):
             found.append(Comparison(str(scenario), first, second, estimates[at], estimates[len(pairs) + at]))
     return found

@@ -53,6 +53,7 @@ class ScenarioSummary:
     over_time: pd.DataFrame = field(default_factory=pd.DataFrame)  # agent, figure, day, value, low, high
     about: Mapping[str, Any] = field(default_factory=dict)  # the scenario as it was resolved
     left_out: tuple[dict[str, str], ...] = ()  # metric and reason
+    lead: Comparison | None = None  # of the best competitor over the next one
     transfer: tuple[Transfer, ...] = ()  # where the agents were trained in another world
 
     @property
@@ -98,6 +99,7 @@ class Summary:
                         }
                         for line in part.lines
                     ],
+                    "lead": part.lead.to_dict() if part.lead else None,
                     "comparisons": [comparison.to_dict() for comparison in part.comparisons],
                     "reward_by_history": [
                         {"agent": row.agent, "group": str(row.group), **_estimate(row).to_dict()}
@@ -172,6 +174,7 @@ def summarise(
                 num_episodes=len(first),
                 lines=tuple(lines),
                 comparisons=_comparisons(part, lines, chosen, seed, draws),
+                lead=_lead(part, lines, seed, draws),
                 history=history[history["scenario"] == scenario],
                 profile=_profile(part, seed, min(draws, _PROFILE_DRAWS)),
                 measures=_of_scenario(found.table, name),
@@ -212,13 +215,29 @@ def summarise_run(directory: str | Path, *, references: Sequence[str] | None = N
 def _comparisons(
     rows: pd.DataFrame, lines: Sequence[Line], references: Sequence[str], seed: int, draws: int
 ) -> tuple[Comparison, ...]:
-    """Every agent against every reference on the same users and luck; all are one family under Holm's correction."""
+    """Every agent against every reference on the same users and luck.
+
+    The competitors are one family under Holm's correction, a pair and its mirror one test. A bound that sees hidden
+    state is no competitor: testing it would only weaken the others.
+    """
     pairs = [(line.agent, other) for other in references for line in lines if line.agent != other]
-    if not pairs:
-        return ()
     found = statistics.compare_all(rows, pairs, np.random.default_rng(seed), draws=draws)
-    tests = paired_tests(rows, pairs, np.random.default_rng(seed))
-    return tuple(replace(one, p_value=float(value)) for one, value in zip(found, tests["adjusted"], strict=True))
+    bounds = {line.agent for line in lines if line.privileged}
+    tested = {frozenset(pair): pair for pair in pairs if not bounds.intersection(pair)}
+    adjusted = {}
+    if tested:
+        tests = paired_tests(rows, list(tested.values()), np.random.default_rng(seed))
+        adjusted = dict(zip(tested, tests["adjusted"].tolist(), strict=True))
+    return tuple(replace(one, p_value=adjusted.get(frozenset((one.first, one.second)))) for one in found)
+
+
+def _lead(rows: pd.DataFrame, lines: Sequence[Line], seed: int, draws: int) -> Comparison | None:
+    """The competitor of the highest mean against the next one; None where there are not two."""
+    best = [line.agent for line in lines if not line.privileged][:2]
+    if len(best) < 2:
+        return None
+    [found] = statistics.compare(rows, best[0], best[1], np.random.default_rng(seed), draws=draws)
+    return found
 
 
 def _profile(rows: pd.DataFrame, seed: int, draws: int) -> pd.DataFrame:

@@ -40,14 +40,18 @@ INTERVALS = (
 
 
 def headline(part: ScenarioSummary) -> str:
-    """The main finding of a scenario in one sentence."""
+    """The main finding of a scenario in one sentence: who is first, and from whom the data cannot tell it apart."""
     best = (part.competitors or list(part.lines))[0]
-    text = f"{best.agent} earns the most: {interval(best.scores['reward'])} an episode"
-    for comparison in part.comparisons:
-        if comparison.first == best.agent:
-            text += f", {interval(comparison.difference, signed=True)} against {comparison.second}"
-            break
-    return f"{text}, on the same {part.num_users:,} users."
+    others = [one for one in part.comparisons if one.first == best.agent][:1]
+    against = {one.second: one.difference for one in ([part.lead] if part.lead else []) + others}
+    leads = " and ".join(f"{interval(gap, signed=True)} against {agent}" for agent, gap in against.items())
+    alike = " or ".join(agent for agent, gap in against.items() if not gap.excludes_zero)
+    return (
+        f"{best.agent} has the highest mean: {interval(best.scores['reward'])} an episode"
+        + (f", {leads}" if leads else "")
+        + f", on the same {part.num_users:,} users"
+        + (f"; not told apart from {alike}." if alike else ".")
+    )
 
 
 def render(summary: Summary) -> RenderableType:
@@ -69,7 +73,8 @@ def markdown(summary: Summary) -> str:
     for part in summary.scenarios:
         lines += [f"## {part.scenario}", "", headline(part), "", *_markdown_table(part), ""]
         lines += [
-            "Paired differences in reward, 95% intervals clustered by user; p-values are Holm's over this list:",
+            "Paired differences in reward, 95% intervals clustered by user; p-values are Holm's over the pairs of this "
+            "list without privileged agents:",
             "",
         ]
         lines += [f"- {sentence(comparison)}" for comparison in part.comparisons]

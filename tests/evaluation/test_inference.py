@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from recgym.errors import RecGymError
-from recgym.evaluation import aggregate, off_policy, significance
+from recgym.evaluation import aggregate, off_policy, significance, statistics
 from recgym.evaluation.off_policy import Logged
 
 
@@ -44,13 +47,34 @@ def test_holm_and_p_values() -> None:
         significance.holm([1.2])
 
 
+def test_a_large_family_can_still_be_told_from_chance() -> None:
+    agents = [f"agent{number}" for number in range(9)]
+    users = np.arange(60)
+    about = {"scenario": "s", "seed": 0, "lane_seed": users, "user": users}
+    rows = pd.concat([pd.DataFrame({**about, "agent": agent, "reward": float(at)}) for at, agent in enumerate(agents)])
+    pairs = list(itertools.combinations(agents, 2))
+    assert significance.paired_tests(rows, pairs, rng())["adjusted"].max() < 0.001
+
+
+def test_pairs_that_met_other_users_are_not_compared_together() -> None:
+    users = np.arange(20)
+    about = {"scenario": "s", "seed": 0, "lane_seed": users, "reward": 1.0}
+    rows = pd.concat(
+        [pd.DataFrame({**about, "agent": agent, "user": users + 20 * (agent in "cd")}) for agent in "abcd"]
+    )
+    pairs = [("a", "b"), ("c", "d")]
+    for compare in (significance.paired_tests, statistics.compare_all):
+        with pytest.raises(RecGymError, match="'c' and 'd' met other users or seeds than 'a' and 'b'"):
+            compare(rows, pairs, rng())
+
+
 def test_sample_size_has_the_power_it_promises() -> None:
     assert significance.num_users_needed(0.5, 1.0) == 34  # G*Power, paired t test
     assert significance.num_users_needed(0.5, 1.0, num_tests=10) > 34
     draws = rng(2).normal(0.5, 1, (4_000, 34))
     t = draws.mean(1) / (draws.std(1, ddof=1) / np.sqrt(34))
     assert (t > 2.035).mean() == pytest.approx(0.8, abs=0.03)
-    with pytest.raises(RecGymError, match="spread is 0"):
+    with pytest.raises(RecGymError, match="spread must be above 0, got 0.0"):
         significance.num_users_needed(0.5, 0.0)
 
 

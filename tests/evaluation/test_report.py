@@ -112,7 +112,10 @@ def test_metrics_stand_in_tables_by_family_with_what_was_left_out(run: Path, wor
     table = pd.read_parquet(run / "metrics.parquet")
     assert len(found["measures"]) == (table["scenario"] == "default").sum() > 300
     assert {one["metric"] for one in found["left_out"]} >= {"return time", "gaps in reward, parity, opportunity by age"}
-    assert all(0 < one["p_value"] <= 1 for one in found["comparisons"])
+    p_values = {(one["first"], one["second"]): one["p_value"] for one in found["comparisons"]}
+    for (first, second), value in p_values.items():
+        assert value is None if first == "greedy" else 0 < value <= 1
+        assert first == "greedy" or value == p_values[second, first]  # one test, told from both sides
     assert "### Accuracy" in (run / "report.md").read_text(encoding="utf-8")
 
 
@@ -140,6 +143,20 @@ def test_markdown_and_json_hold_the_same_findings(run: Path) -> None:
     assert f"| {board[0]['agent']} | {board[0]['metrics']['reward']['value']:.2f} [" in text
     assert len(found["scenarios"][0]["comparisons"]) == 9
     assert re.search(r"- greedy - popularity: [+-]?\d+\.\d\d \[-?\d+\.\d\d, -?\d+\.\d\d\]", text)
+
+
+def test_the_headline_says_what_the_data_do_not_tell_apart(run: Path) -> None:
+    rows = pd.read_parquet(run / "rows.parquet").query("scenario == 'default'")
+    first = summarise(rows, draws=50).scenarios[0].competitors[0].agent
+    twin = rows[rows["agent"] == first].assign(agent="twin")
+    part = summarise(pd.concat([rows, twin]), references=["random"], draws=200).scenarios[0]
+    best, next_one = (line.agent for line in part.competitors[:2])
+    assert {best, next_one} == {first, "twin"} and part.references == ["random"]
+    text = table.headline(part)
+    assert text.startswith(f"{best} has the highest mean: ") and text.endswith(f"; not told apart from {next_one}.")
+    assert f"0.00 [0.00, 0.00] against {next_one} and +" in text and "against random, on the same 15 users" in text
+    alone = table.headline(summarise(rows[rows["agent"] == "random"], draws=50).scenarios[0])
+    assert "against" not in alone and alone.endswith("on the same 15 users.")
 
 
 def test_terminal_table_fits_and_names_everyone(run: Path) -> None:
@@ -266,7 +283,13 @@ def test_sample_size_command_reads_a_pilot(run: Path) -> None:
     assert needed > 4 * found["default"]  # half the difference needs four times the users, and a family more
     same = output("sample-size", str(run), *pair, "--difference", "0.5", "--value", "history_trips")
     assert "do not differ" in same
-    for bad, message in ((["--value", "rewards"], "Did you mean 'reward'?"), (["--second", "randm"], "'random'")):
+    few = output("sample-size", str(run), *pair, "--difference", "20")
+    assert "(the world has 40: play more seeds a user)" in text and "the world has" not in few
+    for bad, message in (
+        (["--value", "rewards"], "Did you mean 'reward'?"),
+        (["--second", "randm"], "'random'"),
+        (["--power", "0.3"], "power must be between 0.5 and 1, got 0.3"),
+    ):
         result = CliRunner().invoke(cli.app, ["sample-size", str(run), *pair, "--difference", "1", *bad])
         assert result.exit_code == 2 and message in result.output
 
