@@ -33,7 +33,7 @@ from recgym.adapters.plackett_luce import PassThrough
 from recgym.adapters.ranking import RankedVecEnv
 from recgym.adapters.sb3 import SB3VecEnv
 from recgym.agents.networks import RankNetwork, SlateScorer, Standardise, StateNetwork, state_summary
-from recgym.agents.sb3 import EPISODES_AVERAGED, OffPolicyConfig, SB3Agent, SharedReplayBuffer
+from recgym.agents.sb3 import EPISODES_AVERAGED, OffPolicyConfig, OnceReplayed, SB3Agent, SharedReplayBuffer
 from recgym.agents.search import Search
 from recgym.envs.actions import linear_scores
 
@@ -159,7 +159,7 @@ class RankSACPolicy(SACPolicy):
         return self.actor.action_log_prob(observation)[0]
 
 
-class LaneSAC(SAC):
+class LaneSAC(OnceReplayed, SAC):
     """SB3's SAC, some lanes of which act at random: what is never shown is never learned to be good."""
 
     exploration = 0.0  # chance of a lane

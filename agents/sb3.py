@@ -288,7 +288,21 @@ class SharedReplayBuffer(ReplayBuffer):
         )
 
 
-class LaneByLane:
+class OnceReplayed:
+    """For SB3's algorithms with a ``SharedReplayBuffer``: no gradient steps while there is nothing to draw.
+
+    That is so until a lane has ended an episode, or shown a second slate: a slate's observation follows with the next.
+    """
+
+    replay_buffer: Any
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """See ``OffPolicyAlgorithm``."""
+        if len(self.replay_buffer.replay):
+            super().train(gradient_steps, batch_size)  # type: ignore[misc]
+
+
+class LaneByLane(OnceReplayed):
     """Epsilon-greedy lane by lane, for SB3's DQN and QR-DQN, which draw one coin for all lanes together.
 
     A lane that does not explore shows its best item. Generators are torch's global one, seeded at each segment: SB3

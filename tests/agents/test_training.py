@@ -97,6 +97,15 @@ def test_every_learner_resumes_as_in_one_go(name: str, world: World, tmp_path: P
     assert same(resumed, whole)
 
 
+@pytest.mark.parametrize("name", ["dqn", "qrdqn", "sac"])
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_nothing_is_learned_while_the_replay_is_empty(name: str, lanes: int, world: World, tmp_path: Path) -> None:
+    settings = {"num_envs": lanes, "num_steps": 1, "batch_size": 8, "calibration_steps": 2}
+    before = make_agent(name, world, **settings).tensors()
+    after = train_agent(name, world, steps=3 * lanes, out=tmp_path / "run", config=settings).tensors()
+    assert not all(torch.equal(before[key], after[key]) for key in before if "norm" not in key)  # from the second on
+
+
 def test_a_complete_run_is_loaded_not_repeated(world: World, tmp_path: Path) -> None:
     first = train_agent("ppo", world, out=tmp_path / "run", config=SMALL)
     again = train_agent("ppo", world, out=tmp_path / "run", config=SMALL, resume=True, progress=stop_at(0))
