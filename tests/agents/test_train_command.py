@@ -81,6 +81,14 @@ def test_stops_early_and_tunes(run, world: World, tmp_path: Path) -> None:
     assert run("--tune", "2", "--out", str(tmp_path / "tuned"), "--resume", *validated).exit_code == 0
 
 
+def test_rollouts_are_logged_in_a_world_that_is_no_environment(world: World, tmp_path: Path) -> None:
+    words = ["data", "rollouts", "--env", str(world.path), "--steps", "8", "--num-envs", "4", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0 and "8 slates of" in result.output, result.output
+    result = CliRunner().invoke(app, [*words, "--env", "ecomerce"])
+    assert result.exit_code == 2 and "Did you mean 'ecommerce'?" in result.output
+
+
 def test_logged_rollouts_are_written_and_learned_from(
     run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
