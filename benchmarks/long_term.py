@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy import stats
@@ -123,8 +124,9 @@ def episodes(agent: Agent, world: World, scenario: Scenario, num_users: int, see
     for seed in range(seeds):
         lanes = derive_seeds(seed, torch.from_numpy(users)).numpy()
         parts.append(play(agent, simulator, users, lanes, catalogue=Catalogue.of(simulator)).episodes)
-    found = {name: np.concatenate([part[name].to_numpy(float) for part in parts]) for name in TOLD}
-    return {"user": np.tile(users, seeds), **found}
+    table = pd.concat(parts)
+    told = {name: table[name].to_numpy(float) for name in TOLD}
+    return {"user": np.tile(users, seeds), **told, "cut": (table["ended"] == "slates").to_numpy()}
 
 
 def over_users(values: NDArray[Any], users: NDArray[Any]) -> Estimate:
@@ -166,6 +168,7 @@ def of_ppo(world: World, scenario: Scenario, given: argparse.Namespace) -> dict[
             "seed": seed,
             "train_seconds": record.get("train_seconds"),
             **{name: float(played[name].mean()) for name in TOLD},
+            "cut": float(played["cut"].mean()),
             "over_greedy": over_users(gap, greedy["user"]).to_dict(),
             "greedy_earns_more_at_once": over_users(lost, user).to_dict(),
             "slates_compared": len(lost),
@@ -173,7 +176,8 @@ def of_ppo(world: World, scenario: Scenario, given: argparse.Namespace) -> dict[
         found["trainings"].append(line)
         print(
             f"ppo, training seed {seed} ({line['train_seconds']:.0f} s): {line['reward']:.1f}, {line['num_trips']:.1f} "
-            f"trips, over greedy {shown(line['over_greedy'])}; at its states greedy's slate earns "
+            f"trips, {line['cut']:.0%} cut off by the limit of slates, over greedy {shown(line['over_greedy'])}; at its "
+            "states greedy's slate earns "
             f"{shown(line['greedy_earns_more_at_once'])} more at once",
             flush=True,
         )
@@ -204,10 +208,12 @@ def sweep(world: World, given: argparse.Namespace) -> list[dict[str, Any]]:
                 played = episodes(planner, world, scenario, given.users, given.seeds)
                 base = played["reward"] if name == "greedy" else base
                 line[name] = over_users(played["reward"] - (base if name != "greedy" else 0), played["user"]).to_dict()
+                line[name]["cut"] = int(played["cut"].sum())
             found.append(line)
             print(
                 f"{first} {one}, {second} {other}: greedy {shown(line['greedy'])}; over it, look-ahead "
-                f"{shown(line['look-ahead'])}, thrifty always {shown(line['thrifty'])}",
+                f"{shown(line['look-ahead'])}, thrifty always {shown(line['thrifty'])}; cut off by the limit of "
+                f"slates: {', '.join(str(line[name]['cut']) for name in choices)} of {len(base)} episodes",
                 flush=True,
             )
     return found
