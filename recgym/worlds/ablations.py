@@ -17,13 +17,12 @@ import torch
 
 from recgym.data.interactions import Interactions
 from recgym.errors import WorldError, unknown_name
-from recgym.paths import recgym_home
 from recgym.user_models.preference.config import ModelConfig
 from recgym.user_models.preference.metrics import ranking_metrics
 from recgym.user_models.preference.model import TrainingData
 from recgym.user_models.preference.training import Trainer
 from recgym.worlds import pointwise
-from recgym.worlds.build import item_texts, training_data
+from recgym.worlds.build import build_directory, item_texts, training_data
 from recgym.worlds.prepare import prepare
 from recgym.worlds.recipes import Recipe
 from recgym.worlds.validate import require_log
@@ -104,8 +103,7 @@ def ablate(
     if not 2 <= budget.users <= prepared.trips.num_users:
         raise WorldError(f"the log has {prepared.trips.num_users} users to draw from, not {budget.users}")
     reduced = recipe.changed(_reduction(budget))
-    key = f"{reduced.model_dump_json()}{log.hash}{budget.users}"
-    directory = recgym_home() / "builds" / f"{recipe.name}-ablations-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    directory = build_directory(reduced, log, f"ablations-{budget.users}")
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     total = len(chosen) * budget.seeds
     for number in range(total):

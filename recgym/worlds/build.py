@@ -117,10 +117,13 @@ def item_texts(
     return even(known), None if unseen is None else even(unseen)
 
 
-def build_directory(recipe: Recipe, log: Interactions) -> Path:
-    """Where the checkpoints of a build lie; those of another version lie elsewhere, and the build begins anew."""
+def build_directory(recipe: Recipe, log: Interactions, purpose: str = "") -> Path:
+    """Where the checkpoints of a build lie, or of another ``purpose`` that trains by the recipe.
+
+    Those of another version lie elsewhere: what was begun with them begins anew.
+    """
     digest = hashlib.sha256(f"{VERSION}{recipe.model_dump_json()}{log.hash}".encode()).hexdigest()[:12]
-    return recgym_home() / "builds" / f"{recipe.name}-{digest}"
+    return recgym_home() / "builds" / "-".join(filter(None, (recipe.name, purpose, digest)))
 
 
 def training_data(prepared: Prepared, recipe: Recipe, text: torch.Tensor) -> TrainingData:
