@@ -176,8 +176,8 @@ def of_ppo(world: World, scenario: Scenario, given: argparse.Namespace) -> dict[
         found["trainings"].append(line)
         print(
             f"ppo, training seed {seed} ({line['train_seconds']:.0f} s): {line['reward']:.1f}, {line['num_trips']:.1f} "
-            f"trips, {line['cut']:.0%} cut off by the limit of slates, over greedy {shown(line['over_greedy'])}; at its "
-            "states greedy's slate earns "
+            f"trips, {line['cut']:.0%} cut off by the limit of slates, over greedy {shown(line['over_greedy'])}; at "
+            "its states greedy's slate earns "
             f"{shown(line['greedy_earns_more_at_once'])} more at once",
             flush=True,
         )

@@ -222,6 +222,19 @@ def test_evaluate_command_reports_a_typo_in_one_line(world: World) -> None:
     assert result.exit_code == 2 and "Did you mean 'random'?" in result.output
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--scenario", "all,default"], "--scenario all stands for every scenario: give it alone"),
+        (["--scenario", "all", "--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["--agents", "random,random"], "two agents are called 'random': give one of the run directories another name"),
+    ],
+)
+def test_evaluate_command_says_what_to_give_instead(world: World, given: list[str], message: str) -> None:
+    result = CliRunner(env={"COLUMNS": "300"}).invoke(cli.app, ["evaluate", "--env", str(world.path), *given])
+    assert result.exit_code == 2 and message in result.output
+
+
 def test_demo_trains_compares_and_resumes(world: World, tmp_path: Path) -> None:
     command = ["demo", "--env", str(world.path), "--out", str(tmp_path), "--users", "10", "--seeds", "1"]
     text = output(*command, "--train-steps", "4096")
