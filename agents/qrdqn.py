@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from recgym.adapters.plackett_luce import PassThrough
 from recgym.adapters.sb3 import SB3VecEnv
-from recgym.agents.dqn import DQNConfig, value_settings
+from recgym.agents.dqn import ItemValueConfig, value_settings
 from recgym.agents.networks import SlateScorer
 from recgym.agents.sb3 import ItemValues, LaneByLane, SB3Agent
 
 
-class QRDQNConfig(DQNConfig):
+class QRDQNConfig(ItemValueConfig):
     """Settings of ``QRDQNAgent``."""
 
     num_quantiles: int = Field(16, ge=2, description="quantiles of the return of each item")
