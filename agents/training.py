@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 RUN = "run.json"
 _PACKAGES = ("recgym", "torch", "stable-baselines3", "gymnasium", "numpy")
-_IDENTITY = ("agent", "config", "world", "scenario", "seed", "steps", "validation", "user_model")
+_IDENTITY = ("agent", "source", "config", "world", "scenario", "seed", "steps", "validation", "user_model")
 
 
 def train_agent(
@@ -165,6 +165,7 @@ def run_record(
         )
     return {
         "agent": agent,
+        "source": own_source(type(learner)),  # None: RecGym's own
         "config": learner.config.model_dump(mode="json"),
         "world": {"name": learner.world.name, "hash": learner.world.hash},
         # What is learned from the log is the same in every scenario that leaves the log alike: see the world's hash.

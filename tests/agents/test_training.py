@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from recgym.agents import make_agent
+from recgym.agents import make_agent, training
 from recgym.agents.ppo import PPOAgent
 from recgym.agents.protocol import agent_class
 from recgym.agents.training import train_agent, trained
@@ -112,7 +112,9 @@ def test_a_complete_run_is_loaded_not_repeated(world: World, tmp_path: Path) -> 
     assert same(first, again)
 
 
-def test_a_run_is_not_overwritten_nor_mixed_with_another(world: World, tmp_path: Path) -> None:
+def test_a_run_is_not_overwritten_nor_mixed_with_another(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train_agent("popularity", world, out=tmp_path)
     with pytest.raises(AgentError, match=r"already holds a run \(complete\)"):
         train_agent("popularity", world, out=tmp_path)
@@ -120,6 +122,9 @@ def test_a_run_is_not_overwritten_nor_mixed_with_another(world: World, tmp_path:
         train_agent("popularity", world, out=tmp_path, seed=1, resume=True)
     with pytest.raises(AgentError, match="its agent is 'popularity'"):
         train_agent("item_knn", world, out=tmp_path, resume=True)
+    monkeypatch.setattr(training, "own_source", lambda kind: "edited since")
+    with pytest.raises(AgentError, match="its source is None, this run's is 'edited since'"):
+        train_agent("popularity", world, out=tmp_path, resume=True)
 
 
 def test_log_learners_and_others_have_runs_too(world: World, tmp_path: Path) -> None:
