@@ -143,7 +143,7 @@ def test_commands_of_a_page_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", [*PAGES, *(ROOT / f"{n}.md" for n in ("CONTRIBUTING", "SECURITY"))], ids=name)
 def test_links_lead_to_files(page: Path) -> None:
     """Anchors, and pages that are made from the code when the site is built, are for the build to check."""
-    made = {"command-line.md", "scenario.md", "registered.md", "card.md"}
+    made = {"command-line.md", "scenario.md", "registered.md"}
     for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not target.startswith("https://"):
             assert Path(target).name in made or (page.parent / target).is_file(), target
