@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from recgym.agents.blocks import by_block
 from recgym.agents.exploration import explore, lane_keys, slot_propensities
 from recgym.agents.protocol import (
     ActContext,
     Observations,
-    by_block,
     not_shown,
     top_slate,
 )

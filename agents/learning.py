@@ -16,6 +16,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from recgym.agents.blocks import by_block
 from recgym.agents.features.knowledge import OF_ITEMS, OF_PAIRS, Knowledge
 from recgym.agents.networks import Standardise
 from recgym.agents.protocol import (
@@ -24,7 +25,6 @@ from recgym.agents.protocol import (
     AgentConfig,
     Observations,
     as_tensor,
-    by_block,
     observation_layout,
     top_slate,
 )

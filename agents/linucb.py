@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from recgym.agents.blocks import by_block
 from recgym.agents.protocol import (
     ActContext,
     Observations,
-    by_block,
     not_shown,
     top_slate,
 )

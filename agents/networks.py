@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from recgym.agents.protocol import by_block
+from recgym.agents.blocks import by_block
 from recgym.envs.actions import linear_scores
 
 

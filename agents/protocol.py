@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 MANIFEST = "agent.json"
 TENSORS = "agent.safetensors"
-LANES_PER_BLOCK = 32  # scored at a time when acting; see ``by_block``
 
 Observations = Mapping[str, NDArray[Any] | Tensor]
 Log = Callable[[Mapping[str, float], int], None]  # takes figures by name, and the slates shown so far
@@ -367,22 +366,6 @@ def make_agent(name_or_path: str | Path, world: World, seed: int = 0, **config: 
 def as_tensor(values: NDArray[Any] | Tensor) -> Tensor:
     """An observation as a tensor, without a copy where possible."""
     return values if isinstance(values, Tensor) else torch.as_tensor(values)
-
-
-def by_block(score: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """``score`` of lane-first ``inputs``, in blocks of a fixed number of lanes, padded with zeros.
-
-    Products round differently with the number of rows; with one shape for all calls, a lane has bitwise the same scores
-    alone and in any batch.
-    """
-    out = []
-    for start in range(0, len(inputs[0]), LANES_PER_BLOCK):
-        block = [values[start : start + LANES_PER_BLOCK] for values in inputs]
-        missing = LANES_PER_BLOCK - len(block[0])
-        if missing:
-            block = [torch.cat([values, values.new_zeros(missing, *values.shape[1:])]) for values in block]
-        out.append(score(*block))
-    return torch.cat(out)[: len(inputs[0])]
 
 
 def top_slate(slate_size: int, *keys: Tensor) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from recgym.agents.blocks import by_block
 from recgym.agents.exploration import lane_keys
 from recgym.agents.online import OnlineConfig, Transitions
 from recgym.agents.protocol import (
@@ -24,7 +25,6 @@ from recgym.agents.protocol import (
     Agent,
     AgentConfig,
     Observations,
-    by_block,
     not_shown,
     observation_layout,
     top_slate,

@@ -8,8 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from recgym.agents.blocks import by_block
 from recgym.agents.features.columns import Fusion, FusionMode, Ids, Numeric
-from recgym.agents.protocol import by_block
 
 CONTEXT = ("own_count", "own_recency", "shown")  # candidate features about the pair, not the item alone
 

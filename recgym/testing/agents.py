@@ -194,7 +194,7 @@ def _batches(checks: Checks, agent: Agent, world: World, whole: NDArray[np.int64
             "batch",
             f"a lane is shown another slate among {LANES} lanes than among {len(lanes)}, or in another order",
             "A slate depends on its own lane's observation, seed and step alone: key draws by context.lane_seeds, and "
-            "compute scores within recgym.agents.protocol.by_block",
+            "compute scores within recgym.agents.blocks.by_block",
         )
     checks.settle()
 
