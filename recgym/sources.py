@@ -23,12 +23,17 @@ def recgym_source() -> str:
     return _digest((str(file.relative_to(root)), file) for root in roots for file in sorted(root.rglob("*.py")))
 
 
-@functools.cache  # the class stays what it was when its file was imported, whatever becomes of the file
 def own_source(kind: Any) -> str | None:
     """A digest of the files in which a class (or function) and its bases are written; None where all are RecGym's.
 
     What those files import is not read. A class typed into a notebook has no file, and so no part in the digest.
     """
+    # Passed on as Any: that a cache hashes its argument is no question for types, which take a class for unhashable.
+    return _first_seen(kind)
+
+
+@functools.cache  # the class stays what it was when its file was imported, whatever becomes of the file
+def _first_seen(kind: Any) -> str | None:
     modules = dict.fromkeys(part.__module__ for part in getattr(kind, "__mro__", (kind,)))
     files = [
         Path(file)
