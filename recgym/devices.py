@@ -16,7 +16,7 @@ def usable(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
         torch.zeros(1, device=found).item()
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # torch's, by kind of device
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:  # torch's, by kind of device
         cuda = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
         reason = str(error).strip().splitlines()[0]
         raise RecGymError(f"device {device!r} cannot be used ({reason}). Here: {', '.join(['cpu', *cuda])}.") from error

@@ -116,7 +116,7 @@ def test_scores_of_lanes_that_restart_may_be_anything(world: World, device: torc
     assert all(np.isfinite(value).all() for value in observation.values())
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", 3.5])
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", "fpga", "hpu", 3.5])
 def test_devices(world: World, name: Any) -> None:
     for make in (RecVectorEnv, RecEnv):
         with pytest.raises(RecGymError, match=rf"device {name!r} cannot be used .*Here: cpu"):
